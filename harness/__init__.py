@@ -1,0 +1,1 @@
+"""What every run is strapped into: registry, configuration, run directory, checkpoints, report."""

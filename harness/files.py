@@ -1,0 +1,90 @@
+"""Files that are never half written, and locks that a crash releases."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from harness.errors import UserError
+
+_NO_SPACE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+             errno.EFBIG: "the file-size limit is reached"}
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, then rename it.
+
+    A reader sees the old file or the new one, never a part; after any failure the old file stays.
+
+    Raises:
+        UserError: no space, quota or permission; the message names the path.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes the file private
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            reason = _NO_SPACE.get(error.errno, error.strerror or str(error))
+            kept = "; the file that was there before is unchanged" if path.exists() else ""
+            raise UserError(f"cannot write {path}: {reason}{kept}. Free some space or choose "
+                            "another --output, then start the same command again") from error
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Atomic write of UTF-8 text."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def locked(path: str | Path, *, wait: bool = True, held: str = "") -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``; the system frees it when the process dies.
+
+    Raises:
+        UserError: ``wait`` is false and somebody else holds it; the message is ``held``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path))
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise UserError(held or f"{path} is locked by another process") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,84 @@
+"""Optimisers (timm's, by name) and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+from harness.registry import Registry
+
+LR_SCHEDULES: Registry[Callable[..., Callable[[float], float]]] = Registry("learning-rate schedule")
+"""Factories of a function from the share of training done, in [0, 1), to a factor of the rate."""
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimiser.
+
+    Args:
+        name: any optimiser of timm: sgd (plain momentum), nesterov, adam, adamw, lamb, ...
+        lr: learning rate.
+        weight_decay: on all parameters, biases and norms included.
+        momentum: of SGD and its like.
+        options: further options of that optimiser.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """Make it.
+
+        Raises:
+            UserError: timm knows no optimiser of that name, or an option does not fit it.
+        """
+        from timm.optim import create_optimizer_v2
+
+        name = "momentum" if self.name == "sgd" else self.name  # timm's "sgd" is Nesterov's
+        try:
+            return create_optimizer_v2(list(parameters), opt=name, lr=self.lr, weight_decay=self.weight_decay,
+                                       momentum=self.momentum, filter_bias_and_bn=False, **self.options)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise UserError(f"optimizer '{self.name}' with {self.options}: {error}") from error
+
+
+@LR_SCHEDULES.register("cosine")
+def cosine() -> Callable[[float], float]:
+    """Half a cosine from 1 to 0."""
+    return lambda done: 0.5 * (1 + math.cos(math.pi * done))
+
+
+@LR_SCHEDULES.register("poly")
+def poly(power: float = 0.9) -> Callable[[float], float]:
+    """(1 - share done) to a power.
+
+    Args:
+        power: the exponent.
+    """
+    return lambda done: (1 - done) ** power
+
+
+@LR_SCHEDULES.register("constant")
+def constant() -> Callable[[float], float]:
+    """1 throughout."""
+    return lambda done: 1.0
+
+
+@LR_SCHEDULES.register("step")
+def step(milestones: list[float] | None = None, factor: float = 0.1) -> Callable[[float], float]:
+    """A factor at each milestone.
+
+    Args:
+        milestones: shares of training after which the rate is multiplied; 0.6 and 0.8 by default.
+        factor: what it is multiplied by.
+    """
+    points = [0.6, 0.8] if milestones is None else milestones
+    return lambda done: factor ** sum(done >= point for point in points)

@@ -1,0 +1,179 @@
+"""The run directory: who holds it, what it was asked to do, what it logged, whether it is done."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.checkpoint import CheckpointStore
+from harness.config import as_dict, differences, digest, identity
+from harness.errors import UserError
+from harness.files import write_text
+
+
+class Run:
+    """One folder under ``outputs/`` with everything a run writes.
+
+    ``config.yaml`` (complete), ``metrics.jsonl``, ``results.json`` (its presence means finished),
+    ``checkpoints/``, ``report.html``, ``figures/``. The main process holds a lock on it as long as
+    it lives; the system frees the lock when the process dies, however it dies.
+
+    Args:
+        folder: the run's directory.
+        config: its configuration (a dataclass).
+        resume: ``auto`` continues what is there, ``never`` refuses a folder that has something,
+            and a path starts a new folder from that checkpoint.
+        main: False on all processes but the main one, which alone writes.
+        keep: checkpoints to keep.
+
+    Raises:
+        UserError: another process holds the folder, or it belongs to another configuration.
+    """
+
+    def __init__(self, folder: str | Path, config: Any, *, resume: str = "auto", main: bool = True,
+                 keep: int = 1) -> None:
+        self.folder = Path(folder)
+        self.main = main
+        self.config = config
+        self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep)
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.results_path = self.folder / "results.json"
+        self.figures = self.folder / "figures"
+        self._lock = None
+        self._metrics = None
+        if main:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot make the run folder {self.folder}: {error.strerror}") from error
+            self._hold()
+            self._check(resume)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results."""
+        return self.results_path.exists()
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """The checkpoint this run starts from, or None to start from nothing."""
+        if self.checkpoints.last.exists():
+            return self.checkpoints.last
+        if resume not in ("auto", "never"):
+            path = Path(resume)
+            path = path / "checkpoints" / "last.pt" if path.is_dir() else path
+            if not path.is_file():
+                raise UserError(f"--resume {resume}: no checkpoint there (give a run folder or a .pt file)")
+            return path
+        return None
+
+    def begin(self, step: int) -> None:
+        """Write ``config.yaml`` and open ``metrics.jsonl`` at ``step``; what was logged later goes."""
+        if not self.main:
+            return
+        write_text(self.folder / "config.yaml", yaml.safe_dump(as_dict(self.config), sort_keys=False))
+        lines = [json.dumps(line) for line in read_metrics(self.folder) if line["step"] <= step]
+        write_text(self.metrics_path, "".join(f"{line}\n" for line in lines))
+        self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one JSON object to ``metrics.jsonl``; it has a ``step``."""
+        if self.main:
+            try:
+                self._metrics.write(json.dumps(line) + "\n")
+                self._metrics.flush()
+            except OSError as error:
+                raise UserError(f"cannot write {self.metrics_path}: {error.strerror}. Free some space, then "
+                                "start the same command again") from error
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Write ``results.json``: the run is done."""
+        if self.main:
+            write_text(self.results_path, json.dumps(results, indent=2) + "\n")
+
+    def results(self) -> dict[str, Any]:
+        """The content of ``results.json``."""
+        return json.loads(self.results_path.read_text())
+
+    def close(self) -> None:
+        """Release the folder."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _hold(self) -> None:
+        # A POSIX lock belongs to the process: data workers that outlive a killed parent for a
+        # moment do not hold it, as they would hold a lock of flock's kind.
+        path = self.folder / ".lock"
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(f"run folder {self.folder} is in use by {holder}: wait for it, or choose another "
+                            "--name or --output") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        self._lock = file
+
+    def _check(self, resume: str) -> None:
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            strange = [item.name for item in self.folder.iterdir() if item.name != ".lock"]
+            if strange:
+                raise UserError(f"run folder {self.folder} holds {strange[0]!r} and is not a run of ours: choose "
+                                "another --name or --output")
+            return
+        if resume == "never" and (self.finished or self.checkpoints.last.exists()):
+            raise UserError(f"run folder {self.folder} already holds a run and --resume is never: choose another "
+                            "--name or --output, or remove the folder")
+        stored = yaml.safe_load(path.read_text())
+        changed = differences(_only(stored, identity(self.config)), identity(self.config))
+        if changed:
+            raise UserError(f"run folder {self.folder} belongs to another configuration ({'; '.join(changed[:4])}"
+                            f"{'; …' if len(changed) > 4 else ''}): choose another --name or --output")
+
+
+def default_folder(kind: str, label: str, config: Any, name: str | None, output: str | None) -> Path:
+    """``--output``, or ``outputs/<--name>``, or a name made from what is run."""
+    if output:
+        return Path(output)
+    return Path("outputs") / (name or f"{kind}-{label}-{digest(identity(config))}")
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``; a last line that a crash cut short is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _only(stored: Any, like: Any) -> Any:
+    """``stored`` without the fields that do not count (those that ``like`` lacks at its top)."""
+    if isinstance(stored, dict) and isinstance(like, dict):
+        return {key: _only(value, like.get(key)) for key, value in stored.items() if key in like}
+    return stored

@@ -1,0 +1,56 @@
+"""Randomness as a function of names, and the thread count.
+
+Every random choice is drawn from a generator seeded by what it belongs to (the run's seed, the
+epoch, the sample, the step). Nothing depends on how many workers or processes there are, and a
+resumed run needs no stored generator state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any printable parts; the same on every machine."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def numpy_generator(*parts: object):
+    """A numpy generator seeded by ``parts``."""
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(derive_seed(*parts)))
+
+
+def seed_everything(*parts: object) -> int:
+    """Seed the global generators of Python, numpy and torch (all devices) from ``parts``."""
+    import random
+
+    import numpy as np
+    import torch
+
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.manual_seed(seed)
+    return seed
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(threads: int, processes_here: int = 1) -> int:
+    """Set torch's thread count: ``threads``, or an equal share of the cores when it is 0.
+
+    A launcher commonly sets one thread for each process; this overrides that, and the run records
+    the result, because floating-point sums depend on it.
+    """
+    import torch
+
+    threads = threads or max(1, available_cores() // max(1, processes_here))
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,322 @@
+"""The pretraining loop: from bytes to an optimiser step, logged, saved and resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from harness.checkpoint import load_file
+from harness.errors import UserError
+from harness.interrupts import Interrupts, quiet_worker
+from harness.progress import progress
+from harness.run import Run
+from harness.sampling import Batches
+from harness.seeding import derive_seed, seed_everything
+from harness.world import SharedFlag
+from pretrain.config import PretrainConfig
+from pretrain.losses import ContrastiveTerms, contrastive_terms
+from pretrain.moco import Encoder, MoCo, rank_
+from pretrain.probe import Probe
+from pretrain.queues import Queues
+from pretrain.sources.base import Source
+from pretrain.views import Views, collate
+
+FORMAT = "tasklift-pretrain/1"
+
+
+class Pretraining:
+    """One run: model, optimiser and data, and where in the run they are.
+
+    Args:
+        config: what to do.
+        world: accelerate's view of the processes.
+        source: the images; made from ``config.data`` when none.
+
+    Attributes:
+        step: optimiser steps done.
+        seconds: time spent training, over all resumptions.
+        unreadable: reasons by image, for those that could not be read.
+    """
+
+    def __init__(self, config: PretrainConfig, world: Accelerator, source: Source | None = None) -> None:
+        self.config, self.world = config, world
+        self.step, self.seconds = 0, 0.0
+        self.unreadable: dict[str, str] = {}
+        with world.local_main_process_first():  # one process fills a cache, the others find it
+            self.source = config.data.build() if source is None else source
+        seed_everything(config.seed, "weights")
+        self.moco = build_moco(config)
+        if config.channels_last:
+            self.moco = self.moco.to(memory_format=torch.channels_last)
+        self.optimizer = config.optimizer.build(self.moco.query.parameters())
+        self.moco.to(world.device)
+        self.augmentation = config.augmentation.build().to(world.device)
+        self.search = config.neighbors.build() if self.neighbors else None
+        self.encode_queries, self.optimizer = world.prepare(self._compiled(self.moco.query), self.optimizer)
+        self.crops = config.crops.build()
+        self.batches = Batches(len(self.source), config.batch_size, config.epochs, seed=config.seed,
+                               rank=world.process_index, world=world.num_processes, drop_last=config.drop_last)
+        self.lr_factor = config.lr_schedule.build()
+        self.probe = Probe(config.probe, world.device, config.seed) if config.probe.every else None
+
+    @property
+    def neighbors(self) -> int:
+        """k, or 0 when the neighbour loss is off."""
+        return self.config.neighbors.common.k if self.config.neighbors.common.weight else 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to."""
+        return self.step // self.batches.steps_per_epoch
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def train_step(self, batch: dict[str, Any]) -> ContrastiveTerms:
+        """Algorithm 3 for one batch of uint8 views; see :mod:`pretrain.views` for its keys.
+
+        Returns:
+            The losses, of the last part of the batch when it is cut into several.
+        """
+        config, moco = self.config, self.moco
+        device = self.world.device
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, "augment", self.step, rank_()))
+        seed_everything(config.seed, "step", self.step, rank_())
+        moco.update_key()
+        rows, written = len(batch["index"]), []
+        indices = torch.arange(rows).tensor_split(min(config.accumulation, rows))
+        for number, part in enumerate(indices):
+            last = number == len(indices) - 1
+            chunk = slice(int(part[0]), int(part[-1]) + 1)
+            shared = batch["global"][chunk].to(device, non_blocking=True)
+            local = batch["local"][chunk].to(device, non_blocking=True)
+            key_images = self._augment(shared[:, 1:], generator, key=True)[:, 0]
+            views = [self._augment(shared[:, :1], generator)]
+            if local.shape[1]:
+                views.append(self._augment(local, generator))
+            with self.world.autocast():
+                keys, key_features = moco.encode_keys(key_images, self.step * len(indices) + number)
+            with nullcontext() if last else self.world.no_sync(self.encode_queries):
+                query, query_features = self.encode_queries(views)
+                terms = contrastive_terms(
+                    query, keys, moco.queues.head, query_features, moco.queues.backbone,
+                    temperature=config.temperature, neighbors=self.neighbors, search=self.search,
+                )
+                loss = terms.instance_loss + config.neighbors.common.weight * terms.neighbor_loss
+                self.world.backward(loss * (len(part) / rows))
+            written.append((keys, key_features))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.last_query, self.last_loss = query.detach(), loss.detach()
+        # Only now: what was just written must not be among the negatives or neighbours of this batch.
+        keys, features = (torch.cat(values) for values in zip(*written, strict=True))
+        self.last_neighbors_share = self._shared_neighbors(terms, batch["index"][indices[-1]])
+        moco.enqueue(keys, features, batch["index"].to(device))
+        self.step += 1
+        return terms
+
+    def _augment(self, images: Tensor, generator: torch.Generator, key: bool = False) -> Tensor:
+        augmented = self.augmentation(images.flatten(0, 1), key=key, generator=generator)
+        if self.config.channels_last:
+            augmented = augmented.contiguous(memory_format=torch.channels_last)
+        return augmented.unflatten(0, images.shape[:2])
+
+    def _shared_neighbors(self, terms: ContrastiveTerms, index: Tensor) -> dict[str, Tensor]:
+        """Share of neighbours that come from the view's own image, and from its class where known."""
+        if terms.neighbors is None or (self.step + 1) % self.config.log_steps:
+            return {}
+        found = self.moco.queues.index[terms.neighbors]
+        own = index.to(found.device)[:, None, None]
+        share = {"neighbors_same_image": (found == own).float().mean()}
+        if self.source.label(0) is not None:
+            label = torch.tensor([self.source.label(int(i)) if i >= 0 else -1 for i in found.flatten().cpu()])
+            mine = torch.tensor([self.source.label(int(i)) for i in index])[:, None, None]
+            share["neighbors_same_class"] = (label.view(found.shape) == mine).float().mean()
+        return share
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def train(self, run: Run) -> int:
+        """Train from ``self.step`` to the end.
+
+        Returns:
+            0 when done, or 128 + the signal that asked to stop (everything is saved then).
+
+        Raises:
+            UserError: the loss is not finite, or too many images cannot be read.
+        """
+        config, total = self.config, self.config.epochs * self.batches.steps_per_epoch
+        if self.step >= total:
+            return 0
+        self.batches.start = self.step
+        flag, saved_at, clock = SharedFlag(), time.monotonic(), time.monotonic()
+        finite = torch.ones((), dtype=torch.bool, device=self.world.device)
+        bar = progress(config.epochs * self.batches.images_per_epoch, initial=self.batches.images_before(self.step),
+                       description="pretrain", enabled=run.main)
+        window = {"images": 0, "waiting": 0.0, "start": time.monotonic()}
+        self.moco.train()
+        with Interrupts() as interrupts, bar:
+            data = iter(self._loader())
+            while self.step < total:
+                waited = time.monotonic()
+                batch = next(data)
+                window["waiting"] += time.monotonic() - waited
+                self._count_unreadable(batch)
+                self._set_learning_rate()
+                terms = self.train_step(batch)
+                finite &= torch.isfinite(self.last_loss)
+                images = len(batch["index"]) * self.world.num_processes
+                window["images"] += images
+                bar.update(images)
+                end_of_epoch = self.step % self.batches.steps_per_epoch == 0
+                if self.step % config.log_steps == 0 or self.step == total:
+                    self._check(finite, flag)
+                    line = self._log(run, terms, window)
+                    bar.set_postfix(epoch=self.epoch, loss=f"{line['loss']:.3f}", top1=f"{line['top1']:.0f}%")
+                    window = {"images": 0, "waiting": 0.0, "start": time.monotonic()}
+                if end_of_epoch and self.probe and (self.epoch % self.probe.every == 0 or self.step == total):
+                    accuracy = self.probe.accuracy(self.moco.key.backbone)
+                    run.log({"step": self.step, "epoch": self.epoch, "knn_accuracy": accuracy})
+                minutes = (time.monotonic() - saved_at) / 60
+                due = run.main and config.save_minutes and minutes >= config.save_minutes
+                asked = flag.largest(interrupts.received or int(due))
+                periodic = self.step % config.save_steps == 0 if config.save_steps else end_of_epoch
+                if periodic or asked or self.step == total:
+                    self._check(finite, flag)
+                    self.seconds += time.monotonic() - clock
+                    clock = saved_at = time.monotonic()
+                    if run.main:
+                        run.checkpoints.save(self.state_dict())
+                if asked > 1:
+                    return 128 + asked
+        return 0
+
+    def _loader(self) -> Iterator[dict[str, Any]]:
+        config = self.config
+        parallel = {"prefetch_factor": config.prefetch, "persistent_workers": True} if config.workers else {}
+        return DataLoader(Views(self.source, self.crops, config.seed), batch_sampler=self.batches, collate_fn=collate,
+                          num_workers=config.workers, worker_init_fn=quiet_worker if config.workers else None,
+                          pin_memory=self.world.device.type == "cuda", **parallel)
+
+    def _set_learning_rate(self) -> None:
+        """Per epoch, as the published recipe."""
+        rate = self.config.optimizer.lr * self.lr_factor(self.epoch / self.config.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _check(self, finite: Tensor, flag: SharedFlag) -> None:
+        if flag.largest(int(not finite.item())):
+            raise UserError(f"the loss stopped being finite by step {self.step} (epoch {self.epoch}); the last "
+                            "checkpoint is from before. Lower --optimizer.lr, or use --mixed_precision no or bf16")
+
+    def _count_unreadable(self, batch: dict[str, Any]) -> None:
+        for entry in batch["unreadable"]:
+            name, _, reason = entry.partition(": ")
+            if name not in self.unreadable:
+                self.unreadable[name] = reason
+                self.world.print(f"skipped an unreadable image: {entry}") if self.world.num_processes == 1 else \
+                    print(f"[process {rank_()}] skipped an unreadable image: {entry}")
+        seen = max(1, min(len(self.source), (self.step + 1) * self.config.batch_size // self.world.num_processes))
+        bad = len(self.unreadable)
+        if bad > max(3, self.config.max_unreadable * seen):
+            name, reason = next(iter(self.unreadable.items()))
+            raise UserError(f"{bad} of the first {seen} images cannot be read, the first being {name} ({reason}): mend "
+                            "the folder, or raise --max_unreadable")
+
+    def _log(self, run: Run, terms: ContrastiveTerms, window: dict[str, Any]) -> dict[str, Any]:
+        queues = self.moco.queues
+        spread = self.last_query.flatten(0, 1).std(0).mean() * self.last_query.shape[-1] ** 0.5
+        values = {"loss": self.last_loss, "instance_loss": terms.instance_loss, "neighbor_loss": terms.neighbor_loss,
+                  "top1": terms.top1, "top5": terms.top5, "embedding_std": spread,
+                  **self.last_neighbors_share, "queue_age": queues.age(), "queue_filled": queues.filled()}
+        stacked = torch.stack([value.detach().float().to(self.world.device) for value in values.values()])
+        means = self.world.reduce(stacked, "mean").tolist()
+        elapsed = time.monotonic() - window["start"]
+        clock = {"images_per_second": window["images"] / elapsed, "waiting_for_data": window["waiting"] / elapsed}
+        if self.world.device.type == "cuda":
+            clock["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        line = {"step": self.step, "epoch": (self.step - 1) // self.batches.steps_per_epoch,
+                **dict(zip(values, means, strict=True)), "lr": self.optimizer.param_groups[0]["lr"], "time": clock}
+        run.log(line)
+        if self.world.trackers:
+            numbers = {key: value for key, value in line.items() if not isinstance(value, dict)}
+            self.world.log({**numbers, **{f"time/{key}": value for key, value in clock.items()}}, step=self.step)
+        return line
+
+    def _compiled(self, module: nn.Module) -> nn.Module:
+        if not self.config.compile:
+            return module
+        self.moco.key.compile()
+        module.compile()  # in place: the module, its parameters and its names stay the same
+        return module
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain data."""
+        moco = self.moco
+        state = {
+            "format": FORMAT, "step": self.step, "seconds": self.seconds, "unreadable": self.unreadable,
+            "source": self.source.fingerprint(), "backbone": self.config.model.backbone,
+            "backbone_options": self.config.model.backbone_options,
+            "query": moco.query.state_dict(), "key": moco.key.state_dict(), "queues": moco.queues.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.world.scaler is not None:
+            state["scaler"] = self.world.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, path: Any) -> None:
+        """Continue from a checkpoint file.
+
+        Raises:
+            UserError: the file is not such a checkpoint, or the images have changed since.
+        """
+        state = load_file(path, map_location=self.world.device)
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise UserError(f"checkpoint {path} is not one of a pretraining run ({FORMAT}): use --resume never, or "
+                            "give the right file")
+        if state["source"] != self.source.fingerprint():
+            raise UserError(f"checkpoint {path} was trained on other images ({state['source']}) than data.name now "
+                            f"gives ({self.source.fingerprint()}): restore the folder, or start another --name")
+        try:
+            self.moco.query.load_state_dict(state["query"])
+            self.moco.key.load_state_dict(state["key"])
+            self.moco.queues.load_state_dict(state["queues"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
+        if self.world.scaler is not None and "scaler" in state:
+            self.world.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds, self.unreadable = state["step"], state["seconds"], dict(state["unreadable"])
+
+
+def build_moco(config: PretrainConfig) -> MoCo:
+    """The model of a configuration, from random weights.
+
+    Raises:
+        UserError: timm has no such backbone, or refuses its options.
+    """
+    import timm
+
+    from harness.errors import closest
+
+    model, queue = config.model, config.queue
+    try:
+        backbone = timm.create_model(model.backbone, num_classes=0, **model.backbone_options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        hint = closest(model.backbone, timm.list_models())
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"model.backbone '{model.backbone}' with {model.backbone_options}: {reason}{hint}") from error
+    encoder = Encoder(backbone, model.embedding, model.head_width, model.batch_norm_splits)
+    neighbors = config.neighbors.common
+    width = encoder.width if neighbors.k and neighbors.weight else None
+    queues = Queues(queue.size, model.embedding, width, getattr(torch, queue.precision), seed=config.seed)
+    return MoCo(encoder, queues, momentum=config.momentum, seed=config.seed)

@@ -1,0 +1,58 @@
+"""Pretrain a backbone: ``accelerate launch pretrain/main.py [--config FILE.yaml] [options]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path or ".").resolve() != HERE)]
+
+from harness.program import run_program  # noqa: E402
+
+
+def main() -> int:
+    """Read the configuration, train or go on training, and write results, weights and report."""
+    from harness.config import as_dict, load
+    from harness.run import Run, default_folder
+    from harness.world import available_trackers, start
+    from pretrain.config import PretrainConfig
+
+    argv = sys.argv[1:]
+    if not any(word == "--config" or word.startswith("--config=") for word in argv):
+        argv = ["--config", str(HERE.parent / "configs" / "pretrain" / "demo.yaml"), *argv]
+    config = load(PretrainConfig, argv, prog="pretrain/main.py")
+    folder = default_folder("pretrain", config.data.name, config, config.name, config.output)
+
+    from pretrain.engine import Pretraining
+    from pretrain.outcome import warn_of_queue, write_outcome
+
+    world = start(mixed_precision=config.mixed_precision, threads=config.threads,
+                  log_with=available_trackers(config.trackers), project_dir=folder)
+    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.keep) as run:
+        world.wait_for_everyone()
+        if run.finished:
+            world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
+            return 0
+        pretraining = Pretraining(config, world)
+        checkpoint = run.checkpoint_to_resume(config.resume)
+        if checkpoint is not None:
+            pretraining.load_state_dict(checkpoint)
+            world.print(f"continues {checkpoint} at step {pretraining.step}")
+        run.begin(pretraining.step)
+        world.init_trackers("tasklift", config={"run": str(folder), "config": str(as_dict(config))})
+        warn_of_queue(pretraining)
+        code = pretraining.train(run)
+        world.end_training()
+        if code:
+            world.print(f"stopped by signal {code - 128} at step {pretraining.step}, everything is saved: the same "
+                        "command goes on from here")
+            return code
+        if world.is_main_process:
+            write_outcome(pretraining, run)
+        world.wait_for_everyone()
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,71 @@
+"""Weighted kNN accuracy of frozen features on labelled scenes, during a run.
+
+Source: Wu et al. (2018), Unsupervised feature learning via non-parametric instance discrimination.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.config import ProbeConfig
+from pretrain.neighbors import TorchSearch
+
+
+class Probe:
+    """Classifies the type of scenes by the votes of their neighbours among others.
+
+    Args:
+        config: how many images and neighbours, and how often.
+        device: where features are computed.
+        seed: unused scenes are drawn by the data set itself; kept for the record.
+    """
+
+    def __init__(self, config: ProbeConfig, device: torch.device, seed: int = 0) -> None:
+        from scenes import SCENE_TYPES, Scenes
+
+        self.every, self.k, self.device = config.every, config.k, device
+        self.classes = len(SCENE_TYPES)
+        self.sets = [Scenes(split=split, count=config.images) for split in ("train", "val")]
+        self.labels = [torch.tensor([int(part.sample(i)["scene"]) for i in range(len(part))]) for part in self.sets]
+
+    @torch.no_grad()
+    def accuracy(self, backbone: nn.Module) -> float:
+        """Percent of the validation scenes classified right; the backbone's mode is restored."""
+        training = backbone.training
+        backbone.eval()
+        train, val = (self._features(backbone, part.images) for part in self.sets)
+        backbone.train(training)
+        scores = knn_votes(train, self.labels[0].to(self.device), val, self.classes, self.k)
+        return (scores.argmax(1).cpu() == self.labels[1]).float().mean().item() * 100
+
+    def _features(self, backbone: nn.Module, images: object) -> Tensor:
+        mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+        features = []
+        for start in range(0, len(images), 64):
+            batch = torch.from_numpy(images[start : start + 64].copy()).to(self.device).permute(0, 3, 1, 2)
+            features.append(F.normalize(backbone((batch.float() / 255 - mean) / std).float(), dim=1))
+        return torch.cat(features)
+
+
+def knn_votes(train: Tensor, labels: Tensor, queries: Tensor, classes: int, k: int,
+              temperature: float = 0.07) -> Tensor:
+    """Votes of the k nearest training features, weighted by exp(similarity / τ).
+
+    Args:
+        train: ``[N, C]``, L2-normalised.
+        labels: int64 ``[N]``.
+        queries: ``[M, C]``, L2-normalised.
+        classes: number of classes.
+        k: neighbours; at most N are used.
+        temperature: τ.
+
+    Returns:
+        ``[M, classes]``.
+    """
+    nearest = TorchSearch()(queries, train, min(k, len(train)))
+    similarity = (queries[:, None] * train[nearest]).sum(-1)
+    votes = torch.zeros(len(queries), classes, device=queries.device)
+    return votes.scatter_add_(1, labels[nearest], (similarity / temperature).exp())
