@@ -72,8 +72,15 @@ def option_defaults(thing: Any) -> dict[str, Any]:
             if parameter.kind in kinds and parameter.default is not inspect.Parameter.empty}
 
 
-def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "") -> C:
+def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "",
+         base: Path | None = None) -> C:
     """Read ``--config``, ``--plugin`` and overrides into a ``config_class``.
+
+    Args:
+        config_class: the dataclass.
+        argv: the command line; that of the process by default.
+        prog: name of the program, for messages.
+        base: the YAML file that stands in when there is no ``--config``.
 
     Raises:
         UserError: unknown or ill-typed field, missing or malformed file, unknown name.
@@ -81,11 +88,11 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
     argv = list(sys.argv[1:] if argv is None else argv)
     slots = {field.name: field for field in dataclasses.fields(config_class) if "registry" in field.metadata}
     first, rest = _first_pass(slots, argv)
-    values = _read_yaml(first.config)
+    values = _read_yaml(first.config or base)
     plugins = first.plugin or values.get("plugin") or []
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
-    chosen = _choose(slots, first, values, prog)
+    chosen = _choose(slots, first, values, prog, quiet=first.config is None)
     parser = _parser(config_class, slots, chosen, prog)
     if values:
         rest = ["--config", yaml.safe_dump(values), *rest]
@@ -170,7 +177,7 @@ def _first_pass(slots: dict[str, Any], argv: list[str]) -> tuple[argparse.Namesp
     return first, rest
 
 
-def _read_yaml(path: str | None) -> dict[str, Any]:
+def _read_yaml(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
@@ -186,7 +193,8 @@ def _read_yaml(path: str | None) -> dict[str, Any]:
     return values
 
 
-def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, Any], prog: str) -> dict[str, str]:
+def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, Any], prog: str,
+            quiet: bool) -> dict[str, str]:
     """The name for each slot; drops from ``values`` the options of a name that is overridden."""
     chosen = {}
     for slot, field in slots.items():
@@ -202,7 +210,7 @@ def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, 
             common = field.metadata["common"]
             keep = {f.name for f in dataclasses.fields(common)} if common else set()
             dropped = sorted(set(given) - keep - {"name"})
-            if dropped:
+            if dropped and not quiet:
                 print(f"{prog or 'config'}: {slot}.name {from_file} -> {name}: dropped its options "
                       f"{', '.join(f'{slot}.{option}' for option in dropped)}", file=sys.stderr)
             values[slot] = {key: value for key, value in given.items() if key in keep}

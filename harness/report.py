@@ -11,31 +11,7 @@ from typing import Any
 
 from harness.files import write_atomically, write_text
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.lead { opacity: .75; margin-top: 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr:hover td { background: var(--soft); }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figcaption { opacity: .75; font-size: .9em; } pre { background: var(--soft); padding: .8rem; overflow-x: auto; }
-details summary { cursor: pointer; opacity: .75; }
-</style></head><body>
-<h1>{{ title }}</h1>{% if lead %}<p class="lead">{{ lead }}</p>{% endif %}
-{% for section in sections %}<section><h2>{{ section.title }}</h2>
-{% for paragraph in section.text %}<p>{{ paragraph }}</p>{% endfor %}
-{% if section.rows %}<div class="scroll"><table><thead><tr>{% for cell in section.header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in section.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{% for figure in section.figures %}<figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ figure.data }}">
-<figcaption>{{ figure.caption }}</figcaption></figure>{% endfor %}
-{% if section.code %}<details><summary>{{ section.code_title }}</summary><pre>{{ section.code }}</pre></details>{% endif %}
-</section>{% endfor %}
-</body></html>
-"""
+_PAGE = Path(__file__).with_name("report.html.j2")
 
 
 @dataclass
@@ -72,7 +48,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section], lead: str 
                      for file, caption in part.figures]}
         for part in sections
     ]
-    template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
+    template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE.read_text(encoding="utf-8"))
     write_text(path, template.render(title=title, lead=lead, sections=plain))
 
 

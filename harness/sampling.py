@@ -34,7 +34,8 @@ class Batches:
     def __init__(self, length: int, batch_size: int, epochs: int, *, seed: int, rank: int = 0, world: int = 1,
                  drop_last: bool = False, least: int = 2) -> None:
         if batch_size < world or batch_size % world:
-            raise UserError(f"batch_size {batch_size} is over all processes: make it a multiple of the {world} there are")
+            raise UserError(f"batch_size {batch_size} is over all processes: make it a multiple of the {world} "
+                            "there are")
         self.length, self.batch_size, self.epochs, self.seed = length, batch_size, epochs, seed
         self.rank, self.world = rank, world
         self.start = 0

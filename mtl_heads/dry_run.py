@@ -1,0 +1,75 @@
+"""Run a network without computing anything, to learn its shapes, its graph or its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every submodule has its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def input_channels(module: nn.Module) -> int:
+    """Channels of the images that a network reads: those of its first convolution, else 3."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            return part.in_channels
+    return 3
+
+
+def dry_run(
+    module: nn.Module,
+    images: tuple[int, ...],
+    watch: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[Any, dict[str, Tensor]]:
+    """Run ``module`` in evaluation mode on images of a given shape, without its weights.
+
+    Parameters and buffers are stood in for by tensors on torch's ``meta`` device, which have shapes
+    and an autograd graph but no values: it costs neither arithmetic nor memory, and the module's
+    own state is out of reach. A module that holds plain tensors of its own cannot run so; it runs
+    really, on one batch of zeros, where it is.
+
+    Args:
+        module: called as ``module(images)``.
+        images: shape of the images ``[B, C, H, W]``.
+        watch: makes the context of each attempt to run; the last one it made saw the run that succeeded.
+
+    Returns:
+        The module's output, and by name the tensors that took the place of its parameters and buffers;
+        those of parameters require gradients even where the module's are frozen.
+    """
+    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    with evaluating(module), torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        state = _stand_in(module, lambda value: torch.empty_like(value, device="meta"))
+        try:
+            with watch():
+                return functional_call(module, state, (torch.empty(images, device="meta"),)), state
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            state = _stand_in(module, lambda value: value.detach().clone())
+            try:
+                with watch():
+                    return functional_call(module, state, (torch.zeros(images, device=device),)), state
+            except Exception:
+                raise error from None  # a wrong size fails both ways, and the first message is plainer
+
+
+def _stand_in(module: nn.Module, make: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """New tensors in place of a module's state; those of parameters require gradients."""
+    state = {name: make(value) for name, value in module.named_buffers()}
+    for name, value in module.named_parameters():
+        state[name] = make(value).requires_grad_(value.is_floating_point())
+    return state

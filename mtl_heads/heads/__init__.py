@@ -1,0 +1,1 @@
+"""Heads: from the features to one task's prediction, one to a file."""

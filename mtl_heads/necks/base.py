@@ -1,0 +1,21 @@
+"""What all necks have in common."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Neck(nn.Module):
+    """Base class: makes one pyramid of another.
+
+    Args:
+        pyramid: shape of the features that the neck returns, a :class:`mtl_heads.encoder.Pyramid`.
+    """
+
+    def __init__(self, pyramid) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """New features, fine to coarse, at the sizes of the given ones."""
+        raise NotImplementedError

@@ -1,0 +1,64 @@
+"""Parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.errors import UserError
+from mtl_heads import build_model
+from mtl_heads.dry_run import dry_run
+from mtl_heads.resources import multiply_adds, parameters
+
+
+def test_convolution_by_hand():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
+    assert parameters(model) == 3 * 8 * 9 + 8 + 8 * 2 + 2
+    assert multiply_adds(model, (5, 7)) == 5 * 7 * (3 * 8 * 9 + 8 * 2)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "hrnet_w18_small_v2", "vit_tiny_patch16_224"])
+def test_equals_half_of_the_counter_of_a_real_run(backbone):
+    model = build_model("baseline", backbone, {"semseg": 5, "depth": 1}, head="fcn").eval()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 45, 70))
+    assert multiply_adds(model, (45, 70)) == counter.get_total_flops() // 2
+
+
+def test_state_and_modes_stay():
+    model = build_model("baseline", "resnet10t", {"semseg": 5}, head="fcn").train()
+    model.backbone.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [part.training for part in model.modules()]
+    random = torch.get_rng_state()
+    multiply_adds(model, 64)
+    model.shared_parameters()
+    assert modes == [part.training for part in model.modules()]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_module_with_a_plain_tensor_runs_really():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.scale = torch.full((4, 1, 1), 2.0)
+
+        def forward(self, images):
+            return self.conv(images) * self.scale
+
+    model = Scaled()
+    assert multiply_adds(model, 8) == 8 * 8 * 3 * 4
+    output, state = dry_run(model, (1, 3, 8, 8))
+    assert output.device.type == "cpu"
+    assert torch.autograd.grad(output.sum(), state["conv.weight"])[0].shape == (4, 3, 1, 1)
+
+
+def test_size_must_be_positive():
+    with pytest.raises(UserError, match="not positive"):
+        multiply_adds(nn.Conv2d(3, 4, 1), 0)
