@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.config import Selection, selection, volatile
+from harness.loop import LoopConfig
 from harness.optimization import LR_SCHEDULES, OptimizerConfig
 from harness.registry import Registry
 from pretrain.augmentation import AUGMENTATIONS
@@ -105,11 +106,7 @@ class PretrainConfig:
         workers: data-loading processes of each process.
         prefetch: batches that each worker keeps ready.
         probe: kNN accuracy on scenes.
-        log_steps: steps between two lines of metrics.jsonl.
-        save_steps: steps between two checkpoints; 0: at the end of every epoch.
-        save_minutes: also a checkpoint after so many minutes; 0: not by time.
-        keep: checkpoints to keep.
-        trackers: of accelerate, each used when it is installed (tensorboard, wandb, ...).
+        loop: when to log and save.
         max_unreadable: share of unreadable images at which the run stops.
     """
 
@@ -139,9 +136,5 @@ class PretrainConfig:
     workers: int = volatile(4)
     prefetch: int = volatile(2)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    log_steps: int = 10
-    save_steps: int = volatile(0)
-    save_minutes: float = volatile(10.0)
-    keep: int = volatile(1)
-    trackers: list[str] = volatile(default_factory=lambda: ["tensorboard"])
+    loop: LoopConfig = field(default_factory=LoopConfig)
     max_unreadable: float = volatile(0.1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,12 +13,11 @@ from torch.utils.data import DataLoader
 
 from harness.checkpoint import load_file
 from harness.errors import UserError
-from harness.interrupts import Interrupts, quiet_worker
-from harness.progress import progress
+from harness.interrupts import quiet_worker
+from harness.loop import train
 from harness.run import Run
 from harness.sampling import Batches
 from harness.seeding import derive_seed, seed_everything
-from harness.world import SharedFlag
 from pretrain.config import PretrainConfig
 from pretrain.losses import ContrastiveTerms, contrastive_terms
 from pretrain.moco import Encoder, MoCo, rank_
@@ -78,14 +76,11 @@ class Pretraining:
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def train_step(self, batch: dict[str, Any]) -> ContrastiveTerms:
-        """Algorithm 3 for one batch of uint8 views; see :mod:`pretrain.views` for its keys.
-
-        Returns:
-            The losses, of the last part of the batch when it is cut into several.
-        """
-        config, moco = self.config, self.moco
-        device = self.world.device
+    def train_step(self, batch: dict[str, Any]) -> None:
+        """Algorithm 3 for one batch of uint8 views; see :mod:`pretrain.views` for its keys."""
+        config, moco, device = self.config, self.moco, self.world.device
+        self._count_unreadable(batch)
+        self._set_learning_rate()
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "augment", self.step, rank_()))
         seed_everything(config.seed, "step", self.step, rank_())
         moco.update_key()
@@ -113,13 +108,13 @@ class Pretraining:
             written.append((keys, key_features))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.last_query, self.last_loss = query.detach(), loss.detach()
+        # Of the last part of the batch, when it is cut into several.
+        self.query, self.loss, self.terms = query.detach(), loss.detach(), terms
         # Only now: what was just written must not be among the negatives or neighbours of this batch.
         keys, features = (torch.cat(values) for values in zip(*written, strict=True))
-        self.last_neighbors_share = self._shared_neighbors(terms, batch["index"][indices[-1]])
+        self.shared_neighbors = self._shared_neighbors(terms, batch["index"][indices[-1]])
         moco.enqueue(keys, features, batch["index"].to(device))
         self.step += 1
-        return terms
 
     def _augment(self, images: Tensor, generator: torch.Generator, key: bool = False) -> Tensor:
         augmented = self.augmentation(images.flatten(0, 1), key=key, generator=generator)
@@ -129,7 +124,7 @@ class Pretraining:
 
     def _shared_neighbors(self, terms: ContrastiveTerms, index: Tensor) -> dict[str, Tensor]:
         """Share of neighbours that come from the view's own image, and from its class where known."""
-        if terms.neighbors is None or (self.step + 1) % self.config.log_steps:
+        if terms.neighbors is None or (self.step + 1) % self.config.loop.log_steps:
             return {}
         found = self.moco.queues.index[terms.neighbors]
         own = index.to(found.device)[:, None, None]
@@ -143,66 +138,25 @@ class Pretraining:
     # -- the loop ---------------------------------------------------------------------------------
 
     def train(self, run: Run) -> int:
-        """Train from ``self.step`` to the end.
-
-        Returns:
-            0 when done, or 128 + the signal that asked to stop (everything is saved then).
+        """Train from ``self.step`` to the end; see :func:`harness.loop.train`.
 
         Raises:
             UserError: the loss is not finite, or too many images cannot be read.
         """
-        config, total = self.config, self.config.epochs * self.batches.steps_per_epoch
-        if self.step >= total:
-            return 0
-        self.batches.start = self.step
-        flag, saved_at, clock = SharedFlag(), time.monotonic(), time.monotonic()
-        finite = torch.ones((), dtype=torch.bool, device=self.world.device)
-        bar = progress(config.epochs * self.batches.images_per_epoch, initial=self.batches.images_before(self.step),
-                       description="pretrain", enabled=run.main)
-        window = {"images": 0, "waiting": 0.0, "start": time.monotonic()}
-        self.moco.train()
-        with Interrupts() as interrupts, bar:
-            data = iter(self._loader())
-            while self.step < total:
-                waited = time.monotonic()
-                batch = next(data)
-                window["waiting"] += time.monotonic() - waited
-                self._count_unreadable(batch)
-                self._set_learning_rate()
-                terms = self.train_step(batch)
-                finite &= torch.isfinite(self.last_loss)
-                images = len(batch["index"]) * self.world.num_processes
-                window["images"] += images
-                bar.update(images)
-                end_of_epoch = self.step % self.batches.steps_per_epoch == 0
-                if self.step % config.log_steps == 0 or self.step == total:
-                    self._check(finite, flag)
-                    line = self._log(run, terms, window)
-                    bar.set_postfix(epoch=self.epoch, loss=f"{line['loss']:.3f}", top1=f"{line['top1']:.0f}%")
-                    window = {"images": 0, "waiting": 0.0, "start": time.monotonic()}
-                if end_of_epoch and self.probe and (self.epoch % self.probe.every == 0 or self.step == total):
-                    accuracy = self.probe.accuracy(self.moco.key.backbone)
-                    run.log({"step": self.step, "epoch": self.epoch, "knn_accuracy": accuracy})
-                minutes = (time.monotonic() - saved_at) / 60
-                due = run.main and config.save_minutes and minutes >= config.save_minutes
-                asked = flag.largest(interrupts.received or int(due))
-                periodic = self.step % config.save_steps == 0 if config.save_steps else end_of_epoch
-                if periodic or asked or self.step == total:
-                    self._check(finite, flag)
-                    self.seconds += time.monotonic() - clock
-                    clock = saved_at = time.monotonic()
-                    if run.main:
-                        run.checkpoints.save(self.state_dict())
-                if asked > 1:
-                    return 128 + asked
-        return 0
-
-    def _loader(self) -> Iterator[dict[str, Any]]:
         config = self.config
         parallel = {"prefetch_factor": config.prefetch, "persistent_workers": True} if config.workers else {}
-        return DataLoader(Views(self.source, self.crops, config.seed), batch_sampler=self.batches, collate_fn=collate,
-                          num_workers=config.workers, worker_init_fn=quiet_worker if config.workers else None,
-                          pin_memory=self.world.device.type == "cuda", **parallel)
+        loader = DataLoader(Views(self.source, self.crops, config.seed), batch_sampler=self.batches,
+                            collate_fn=collate, num_workers=config.workers,
+                            worker_init_fn=quiet_worker if config.workers else None,
+                            pin_memory=self.world.device.type == "cuda", **parallel)
+        self.moco.train()
+        return train(self, loader, run, self.world, config.loop, "pretrain")
+
+    def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
+        """The probe's accuracy, where one is due."""
+        if self.probe is None or (epoch % self.probe.every and epoch != self.config.epochs):
+            return {}, False
+        return {"knn_accuracy": self.probe.accuracy(self.moco.key.backbone)}, False
 
     def _set_learning_rate(self) -> None:
         """Per epoch, as the published recipe."""
@@ -210,18 +164,12 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _check(self, finite: Tensor, flag: SharedFlag) -> None:
-        if flag.largest(int(not finite.item())):
-            raise UserError(f"the loss stopped being finite by step {self.step} (epoch {self.epoch}); the last "
-                            "checkpoint is from before. Lower --optimizer.lr, or use --mixed_precision no or bf16")
-
     def _count_unreadable(self, batch: dict[str, Any]) -> None:
         for entry in batch["unreadable"]:
             name, _, reason = entry.partition(": ")
             if name not in self.unreadable:
                 self.unreadable[name] = reason
-                self.world.print(f"skipped an unreadable image: {entry}") if self.world.num_processes == 1 else \
-                    print(f"[process {rank_()}] skipped an unreadable image: {entry}")
+                print(f"skipped an unreadable image: {entry}", file=sys.stderr)
         seen = max(1, min(len(self.source), (self.step + 1) * self.config.batch_size // self.world.num_processes))
         bad = len(self.unreadable)
         if bad > max(3, self.config.max_unreadable * seen):
@@ -229,25 +177,16 @@ class Pretraining:
             raise UserError(f"{bad} of the first {seen} images cannot be read, the first being {name} ({reason}): mend "
                             "the folder, or raise --max_unreadable")
 
-    def _log(self, run: Run, terms: ContrastiveTerms, window: dict[str, Any]) -> dict[str, Any]:
-        queues = self.moco.queues
-        spread = self.last_query.flatten(0, 1).std(0).mean() * self.last_query.shape[-1] ** 0.5
-        values = {"loss": self.last_loss, "instance_loss": terms.instance_loss, "neighbor_loss": terms.neighbor_loss,
-                  "top1": terms.top1, "top5": terms.top5, "embedding_std": spread,
-                  **self.last_neighbors_share, "queue_age": queues.age(), "queue_filled": queues.filled()}
+    def log_values(self) -> dict[str, float]:
+        """Losses and the health of the run, averaged over the processes."""
+        queues, terms = self.moco.queues, self.terms
+        spread = self.query.flatten(0, 1).std(0).mean() * self.query.shape[-1] ** 0.5
+        values = {"loss": self.loss, "instance_loss": terms.instance_loss, "neighbor_loss": terms.neighbor_loss,
+                  "top1": terms.top1, "top5": terms.top5, "embedding_std": spread, **self.shared_neighbors,
+                  "queue_age": queues.age(), "queue_filled": queues.filled()}
         stacked = torch.stack([value.detach().float().to(self.world.device) for value in values.values()])
         means = self.world.reduce(stacked, "mean").tolist()
-        elapsed = time.monotonic() - window["start"]
-        clock = {"images_per_second": window["images"] / elapsed, "waiting_for_data": window["waiting"] / elapsed}
-        if self.world.device.type == "cuda":
-            clock["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        line = {"step": self.step, "epoch": (self.step - 1) // self.batches.steps_per_epoch,
-                **dict(zip(values, means, strict=True)), "lr": self.optimizer.param_groups[0]["lr"], "time": clock}
-        run.log(line)
-        if self.world.trackers:
-            numbers = {key: value for key, value in line.items() if not isinstance(value, dict)}
-            self.world.log({**numbers, **{f"time/{key}": value for key, value in clock.items()}}, step=self.step)
-        return line
+        return {**dict(zip(values, means, strict=True)), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def _compiled(self, module: nn.Module) -> nn.Module:
         if not self.config.compile:

@@ -18,18 +18,15 @@ def main() -> int:
     from harness.world import available_trackers, start
     from pretrain.config import PretrainConfig
 
-    argv = sys.argv[1:]
-    if not any(word == "--config" or word.startswith("--config=") for word in argv):
-        argv = ["--config", str(HERE.parent / "configs" / "pretrain" / "demo.yaml"), *argv]
-    config = load(PretrainConfig, argv, prog="pretrain/main.py")
+    config = load(PretrainConfig, prog="pretrain/main.py", base=HERE.parent / "configs" / "pretrain" / "demo.yaml")
     folder = default_folder("pretrain", config.data.name, config, config.name, config.output)
 
     from pretrain.engine import Pretraining
     from pretrain.outcome import warn_of_queue, write_outcome
 
     world = start(mixed_precision=config.mixed_precision, threads=config.threads,
-                  log_with=available_trackers(config.trackers), project_dir=folder)
-    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.keep) as run:
+                  log_with=available_trackers(config.loop.trackers), project_dir=folder)
+    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep) as run:
         world.wait_for_everyone()
         if run.finished:
             world.print(f"{folder} is finished; its report is {folder / 'report.html'}")

@@ -46,10 +46,9 @@ def write_outcome(pretraining: Pretraining, run: Run) -> None:
     size = pretraining.crops.global_size
     save_backbone(
         backbone, pretraining.moco.query.backbone, config.model.backbone, mean=IMAGENET_MEAN, std=IMAGENET_STD,
-        input_size=(3, size, size), metadata={"backbone_options": config.model.backbone_options,
-                                              "method": "moco", "epochs": config.epochs,
-                                              "images": len(pretraining.source),
-                                              "source": pretraining.source.fingerprint()},
+        input_size=(3, size, size), options=config.model.backbone_options,
+        metadata={"method": "moco", "epochs": config.epochs, "images": len(pretraining.source),
+                  "source": pretraining.source.fingerprint()},
     )
     lines = read_metrics(run.folder)
     last: dict[str, Any] = {}

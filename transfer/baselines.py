@@ -1,0 +1,100 @@
+"""The single-task networks that Δ_MTL is measured against: trained once, cached, reused."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from harness.config import Selection, digest, identity, option_defaults
+from harness.errors import UserError
+from harness.files import locked
+from transfer.config import TransferConfig
+from transfer.results import read_results
+from transfer.single_run import run_single
+
+CACHE = Path("outputs") / "single_task"
+
+
+def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str, dict[str, Any]] | None:
+    """Results of one single-task run for each main task, as ``--baseline`` says.
+
+    ``auto`` trains those that are not in the cache yet, from the same weights, on the same data and
+    with the same recipe as ``config``; a lock makes a second process wait for the first.
+
+    Returns:
+        Results by task, or None with ``--baseline none`` and for single-task runs themselves.
+
+    Raises:
+        UserError: named runs that are missing, unfinished or of other tasks.
+    """
+    if config.baseline == "none" or config.model.name == "single_task":
+        return None
+    if config.baseline != "auto":
+        return _named(config)
+    found = {}
+    for task in config.tasks:
+        single = single_task_config(config, task)
+        folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single)}"
+        single.output = str(folder)
+        if not (folder / "results.json").exists():
+            world.print(f"single-task network for {task}: {folder}")
+        lock = locked(folder.parent / f".{folder.name}.lock")
+        if world.is_main_process:
+            lock.__enter__()
+        try:
+            world.wait_for_everyone()
+            code = 0 if (folder / "results.json").exists() else run_single(single, world, description=task)
+        finally:
+            if world.is_main_process:
+                lock.__exit__(None, None, None)
+        if code:
+            raise SystemExit(code)
+        found[task] = read_results(folder)
+    return found
+
+
+def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
+    """``config`` with one task, and otherwise the same."""
+    single = copy.copy(config)
+    registry = config.model.registry
+    known = option_defaults(registry.get("single_task"))
+    kept = {key: config.model.options.get(key, default) for key, default in known.items()}
+    # A learned or adaptive balance has nothing to balance here, nor a partition to divide.
+    single = dataclasses.replace(
+        config, name=None, output=None, resume="auto", tasks=[task], auxiliary=[], baseline="none",
+        task_options={task: config.task_options[task]} if task in config.task_options else {},
+        model=Selection("single_task", kept, config.model.common, registry),
+        balance=Selection("equal", {}, None, config.balance.registry),
+        schedule=Selection("shared", {}, None, config.schedule.registry),
+        partition=Selection("full", {}, None, config.partition.registry),
+    )
+    return single
+
+
+def baseline_key(config: TransferConfig) -> str:
+    """A digest of everything that the result depends on, the content of the weights included."""
+    from pretrain.checkpoints import content_digest
+
+    key = identity(config)
+    weights = config.model.common.weights
+    if weights:
+        key["model"]["weights"] = content_digest(weights)
+    key["data"]["fingerprint"] = config.data.build().fingerprint()
+    return digest(key)
+
+
+def _named(config: TransferConfig) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for folder in config.baseline.split(","):
+        results = read_results(folder.strip())
+        if results["architecture"] != "single_task":
+            raise UserError(f"--baseline: {folder} is a run of '{results['architecture']}': give single-task runs")
+        found.update({task: results for task in results["metrics"]})
+    lacking = [task for task in config.tasks if task not in found]
+    if lacking:
+        raise UserError(f"--baseline: no run of {', '.join(lacking)} among {config.baseline}: give one for each task")
+    return {task: found[task] for task in config.tasks}

@@ -1,0 +1,80 @@
+"""Put runs side by side: ``python -m transfer.compare RUN… [--markdown FILE] [--latex FILE] [--report FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.files import write_text
+from harness.program import run_program
+from harness.report import Section, write_report
+from transfer.results import read_results
+from transfer.table import Table, build_table
+
+
+def find_runs(paths: list[str]) -> list[dict[str, Any]]:
+    """Results of the runs named, or of all finished transfer runs below a folder named.
+
+    Raises:
+        UserError: a path without any finished transfer run.
+    """
+    found = []
+    for path in paths:
+        folder = Path(path)
+        if not folder.exists() and (Path("outputs") / path).exists():
+            folder = Path("outputs") / path
+        if (folder / "results.json").exists() or not folder.is_dir():
+            found.append(read_results(folder))
+            continue
+        below = [read_results(file) for file in sorted(folder.rglob("results.json")) if '"architecture"' in
+                 file.read_text()]
+        if not below:
+            raise UserError(f"{path} holds no finished transfer run: give folders of runs, or a folder above them")
+        found += below
+    return found
+
+
+def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Comparison") -> Table:
+    """``report.html`` of a comparison: the table, and every run's pictures."""
+    from transfer.report import table_section
+
+    table = build_table(results)
+    sections = [table_section("Results", table)]
+    for result in results:
+        panels = Path(result.get("folder", "")) / "figures" / "panels.png"
+        curves = panels.with_name("curves.png")
+        figures = [(file, caption) for file, caption in ((panels, "Image, truth, prediction"), (curves, "Curves"))
+                   if file.exists()]
+        if figures:
+            weights = result["weights"] or "random weights"
+            sections.append(Section(f"{result['name']}: {result['architecture']} from {weights}", figures=figures))
+    sections.append(Section("Markdown", code=table.markdown(), code_title="the table as Markdown"))
+    sections.append(Section("LaTeX", code=table.latex(), code_title="the table as LaTeX"))
+    write_report(path, title, sections)
+    return table
+
+
+def main() -> int:
+    """The command ``python -m transfer.compare``."""
+    parser = argparse.ArgumentParser(prog="python -m transfer.compare", description="Put transfer runs side by side.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
+    parser.add_argument("--report", metavar="FILE", help="write a page with the table and the runs' pictures")
+    arguments = parser.parse_args()
+    results = find_runs(arguments.runs)
+    table = build_table(results)
+    print(table.text())
+    for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):
+        if file:
+            write_text(file, text + "\n")
+    if arguments.report:
+        write_comparison(Path(arguments.report), results)
+        print(f"report: {arguments.report}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,48 @@
+"""Fine-tune multi-task networks: ``accelerate launch transfer/main.py [--config FILE.yaml] [options]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path or ".").resolve() != HERE)]
+
+from harness.program import run_program  # noqa: E402
+
+DEMO = HERE.parent / "configs" / "transfer" / "scenes" / "demo.yaml"
+
+
+def main() -> int:
+    """Read the configuration; train, evaluate and compare one run, or without arguments the demo sweep."""
+    from harness.config import load
+    from harness.run import default_folder
+    from harness.world import available_trackers, start
+    from transfer.config import TransferConfig
+
+    config = load(TransferConfig, prog="transfer/main.py", base=DEMO)
+    label = f"{config.data.name}-{config.model.name}"
+    folder = default_folder("transfer", label, config, config.name, config.output)
+    config.output = str(folder)
+
+    from transfer.baselines import single_task_results
+    from transfer.demo import run_demo
+    from transfer.results import joined_singles, read_results
+    from transfer.single_run import run_single
+    from transfer.table import build_table
+
+    world = start(mixed_precision=config.mixed_precision, threads=config.threads,
+                  log_with=available_trackers(config.loop.trackers), project_dir=folder)
+    if len(sys.argv) == 1:
+        return run_demo(DEMO, world)
+    singles = single_task_results(config, world)
+    code = run_single(config, world, singles=singles, track=True)
+    world.end_training()
+    if not code and world.is_main_process:
+        rows = [*([joined_singles(singles)] if singles else []), read_results(folder)]
+        print(f"\n{build_table(rows).text()}\n\nreport: {folder / 'report.html'}")
+    return code
+
+
+if __name__ == "__main__":
+    run_program(main)

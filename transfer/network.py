@@ -1,0 +1,84 @@
+"""From a configuration to a network with its starting weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtl_heads import build_model
+from mtl_heads.backbones import create_backbone
+from transfer.config import TransferConfig
+from transfer.tasks.base import Task
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass
+class Network:
+    """A network and what its inputs are.
+
+    Attributes:
+        model: the multi-task network.
+        backbone: timm name.
+        mean: of the channels, in [0, 1], that the backbone expects subtracted.
+        std: of the channels, in [0, 1], that it expects divided by.
+    """
+
+    model: nn.Module
+    backbone: str
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def to(self, device: torch.device) -> Network:
+        """Move everything to a device."""
+        self.model.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 ``[B, 3, H, W]`` to what the backbone expects."""
+        return (images.float().div_(255) - self.mean) / self.std
+
+
+def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
+    """Build it, and load the backbone's weights where the configuration names some.
+
+    Raises:
+        UserError: unknown names, or weights that do not fit the backbone.
+    """
+    model, output_stride = config.model.common, config.model.options.get("output_stride")
+    if model.weights:
+        backbone, name = _pretrained(config, output_stride)
+    else:
+        name = model.backbone or "resnet18"
+        backbone = create_backbone(name, output_stride, model.backbone_options)
+    convention = getattr(backbone, "pretrained_cfg", None) or {}
+    mean, std = (torch.tensor(convention.get(key) or default).view(3, 1, 1)
+                 for key, default in zip(("mean", "std"), IMAGENET, strict=True))
+    main = {task: tasks[task] for task in config.tasks}
+    network = build_model(
+        config.model.name, backbone,
+        dense={name_: task.channels for name_, task in main.items() if task.dense},
+        image={name_: task.channels for name_, task in main.items() if not task.dense},
+        auxiliary={task: tasks[task].channels for task in config.auxiliary},
+        **{key: value for key, value in config.model.options.items()},
+    )
+    return Network(config.partition.build(network), name, mean, std)
+
+
+def _pretrained(config: TransferConfig, output_stride: int | None) -> tuple[nn.Module, str]:
+    from mtl_heads.backbones import any_size_options
+    from pretrain import load_backbone
+
+    model = config.model.common
+    options: dict[str, Any] = dict(model.backbone_options)
+    if model.backbone:
+        options = {**any_size_options(model.backbone), **options}
+    if output_stride is not None:
+        options["output_stride"] = output_stride
+    backbone = load_backbone(model.weights, model.backbone, features_only=True, min_matched=model.min_matched,
+                             **options)
+    return backbone, backbone.pretrained_cfg["architecture"]

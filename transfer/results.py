@@ -1,0 +1,74 @@
+"""``results.json`` of transfer runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+from harness.world import versions
+from mtl_heads.resources import multiply_adds, parameters
+from transfer.delta import delta_mtl
+from transfer.engine import Transfer
+
+
+def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, float]],
+                    singles: dict[str, dict[str, Any]] | None, step_seconds: float) -> dict[str, Any]:
+    """Everything that ``results.json`` states about a finished run."""
+    config, tasks = transfer.config, transfer.tasks
+    primary = {task: tasks[task].primary for task in config.tasks}
+    higher = {task: bool(tasks[task].higher_is_better) for task in config.tasks}
+    single = {task: singles[task]["metrics"][task] for task in config.tasks} if singles else None
+    delta = None
+    if single:
+        delta = delta_mtl({task: metrics[task][primary[task]] for task in config.tasks},
+                          {task: single[task][primary[task]] for task in config.tasks}, higher)
+    image = transfer.train_split[0]["image"]
+    size = config.evaluation.size or image.shape[:2]
+    return {
+        "name": name, "dataset": config.data.name, "architecture": config.model.name,
+        "backbone": transfer.network.backbone, "weights": config.model.common.weights,
+        "strategy": {"balance": config.balance.name, "schedule": config.schedule.name,
+                     "partition": config.partition.name},
+        "seed": config.seed, "split": config.evaluation.split, "metrics": metrics, "primary": primary,
+        "higher_is_better": higher, "single_task": single, "delta_mtl": delta,
+        "parameters": parameters(transfer.model),
+        "macs": multiply_adds(transfer.model, size if isinstance(size, int) else tuple(size[:2])),
+        "train_seconds": transfer.seconds, "step_seconds": step_seconds, "threads": torch.get_num_threads(),
+        "processes": transfer.world.num_processes, "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """``results.json`` of a transfer run.
+
+    Raises:
+        UserError: the run is missing, not finished, or not a transfer run.
+    """
+    path = Path(folder)
+    path = path / "results.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{folder} has no results.json: give the folder of a finished transfer run")
+    try:
+        results = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from error
+    if "architecture" not in results or "metrics" not in results:
+        raise UserError(f"{path} is not of a transfer run: give the folder of one")
+    return {**results, "folder": str(path.parent)}
+
+
+def joined_singles(singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The single-task networks as one row of a table: their figures together, their costs summed."""
+    first = next(iter(singles.values()))
+    costs = {key: sum(result[key] for result in singles.values())
+             for key in ("parameters", "macs", "train_seconds", "step_seconds")}
+    parts = {key: {task: result[key][task] for task, result in singles.items()}
+             for key in ("metrics", "primary", "higher_is_better")}
+    return {**first, **parts, **costs, "name": "single-task networks", "single_task": parts["metrics"],
+            "delta_mtl": 0.0}

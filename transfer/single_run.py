@@ -1,0 +1,77 @@
+"""One transfer run from its configuration to its results and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from harness.config import as_dict
+from harness.run import Run, read_metrics
+from transfer.config import TransferConfig
+
+
+def run_single(config: TransferConfig, world: Accelerator, description: str = "transfer",
+               singles: dict[str, dict[str, Any]] | None = None, track: bool = False) -> int:
+    """Train (or go on training) in ``config.output``, evaluate, and write results and report.
+
+    Args:
+        config: with ``output`` set.
+        world: accelerate's view of the processes.
+        description: stands before the progress bar.
+        singles: results of the single-task networks by task, for Δ_MTL.
+        track: send what is logged to the trackers too.
+
+    Returns:
+        0 when done, or 128 + the signal that asked to stop.
+    """
+    from transfer.engine import Transfer
+    from transfer.report import write_transfer_report
+    from transfer.results import collect_results
+
+    folder = Path(config.output)
+    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep) as run:
+        world.wait_for_everyone()
+        if run.finished:
+            world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
+            return 0
+        transfer = Transfer(config, world)
+        checkpoint = run.checkpoint_to_resume(config.resume)
+        if checkpoint is not None:
+            transfer.load_state_dict(checkpoint)
+            world.print(f"continues {checkpoint} at step {transfer.step}")
+        run.begin(transfer.step)
+        if track:
+            world.init_trackers("tasklift", config={"run": str(folder), "config": str(as_dict(config))})
+        code = transfer.train(run, description)
+        if code:
+            world.print(f"stopped by signal {code - 128} at step {transfer.step}, everything is saved: the same "
+                        "command goes on from here")
+            return code
+        if config.evaluation.select == "best" and run.checkpoints.best.exists():
+            step, seconds = transfer.step, transfer.seconds
+            transfer.load_state_dict(run.checkpoints.best)
+            transfer.step, transfer.seconds = step, seconds
+        metrics = transfer.evaluate(config.evaluation.split, bar=True)
+        if world.is_main_process:
+            results = collect_results(transfer, folder.name, metrics, singles,
+                                      transfer.seconds / max(1, transfer.step))
+            write_backbone(transfer, run)
+            write_transfer_report(transfer, run, results, singles, read_metrics(folder))
+            run.finish(results)
+        world.wait_for_everyone()
+    return 0
+
+
+def write_backbone(transfer: Any, run: Run) -> None:
+    """The fine-tuned backbone, where the architecture has one for all tasks."""
+    from safetensors.torch import save
+
+    from harness.files import write_atomically
+
+    backbone = getattr(transfer.model, "backbone", None)
+    if backbone is not None:
+        state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+        content = save(state, {"format": "pt", "architecture": transfer.network.backbone, "features_only": "true"})
+        write_atomically(run.folder / "checkpoints" / "backbone.safetensors", lambda file: file.write(content))
