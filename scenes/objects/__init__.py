@@ -1,0 +1,1 @@
+"""One file for each class of object; each registers its builder."""
