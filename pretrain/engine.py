@@ -18,6 +18,7 @@ from harness.loop import train
 from harness.run import Run
 from harness.sampling import Batches
 from harness.seeding import derive_seed, seed_everything
+from pretrain.backbones import create_backbone
 from pretrain.config import PretrainConfig
 from pretrain.losses import ContrastiveTerms, contrastive_terms
 from pretrain.moco import Encoder, MoCo, rank_
@@ -84,7 +85,7 @@ class Pretraining:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "augment", self.step, rank_()))
         seed_everything(config.seed, "step", self.step, rank_())
         moco.update_key()
-        rows, written = len(batch["index"]), []
+        rows, written, queries, values = len(batch["index"]), [], [], 0
         indices = torch.arange(rows).tensor_split(min(config.accumulation, rows))
         for number, part in enumerate(indices):
             last = number == len(indices) - 1
@@ -106,12 +107,16 @@ class Pretraining:
                 loss = terms.instance_loss + config.neighbors.common.weight * terms.neighbor_loss
                 self.world.backward(loss * (len(part) / rows))
             written.append((keys, key_features))
+            queries.append(query.detach())
+            now = torch.stack([loss, terms.instance_loss, terms.neighbor_loss, terms.top1, terms.top5])
+            values = values + now.detach() * (len(part) / rows)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        # Of the last part of the batch, when it is cut into several.
-        self.query, self.loss, self.terms = query.detach(), loss.detach(), terms
+        self.query, self.loss = torch.cat(queries), values[0]
+        self.values = dict(zip(("loss", "instance_loss", "neighbor_loss", "top1", "top5"), values, strict=True))
         # Only now: what was just written must not be among the negatives or neighbours of this batch.
         keys, features = (torch.cat(values) for values in zip(*written, strict=True))
+        # Of the last part of the batch, when it is cut into several.
         self.shared_neighbors = self._shared_neighbors(terms, batch["index"][indices[-1]])
         moco.enqueue(keys, features, batch["index"].to(device))
         self.step += 1
@@ -130,8 +135,8 @@ class Pretraining:
         own = index.to(found.device)[:, None, None]
         share = {"neighbors_same_image": (found == own).float().mean()}
         if self.source.label(0) is not None:
-            label = torch.tensor([self.source.label(int(i)) if i >= 0 else -1 for i in found.flatten().cpu()])
-            mine = torch.tensor([self.source.label(int(i)) for i in index])[:, None, None]
+            label = torch.tensor([self.source.label(i) if i >= 0 else -1 for i in found.flatten().tolist()])
+            mine = torch.tensor([self.source.label(i) if i >= 0 else -2 for i in index.tolist()])[:, None, None]
             share["neighbors_same_class"] = (label.view(found.shape) == mine).float().mean()
         return share
 
@@ -179,11 +184,10 @@ class Pretraining:
 
     def log_values(self) -> dict[str, float]:
         """Losses and the health of the run, averaged over the processes."""
-        queues, terms = self.moco.queues, self.terms
+        queues = self.moco.queues
         spread = self.query.flatten(0, 1).std(0).mean() * self.query.shape[-1] ** 0.5
-        values = {"loss": self.loss, "instance_loss": terms.instance_loss, "neighbor_loss": terms.neighbor_loss,
-                  "top1": terms.top1, "top5": terms.top5, "embedding_std": spread, **self.shared_neighbors,
-                  "queue_age": queues.age(), "queue_filled": queues.filled()}
+        values = {**self.values, "embedding_std": spread, **self.shared_neighbors, "queue_age": queues.age(),
+                  "queue_filled": queues.filled()}
         stacked = torch.stack([value.detach().float().to(self.world.device) for value in values.values()])
         means = self.world.reduce(stacked, "mean").tolist()
         return {**dict(zip(values, means, strict=True)), "lr": self.optimizer.param_groups[0]["lr"]}
@@ -241,19 +245,11 @@ def build_moco(config: PretrainConfig) -> MoCo:
     """The model of a configuration, from random weights.
 
     Raises:
-        UserError: timm has no such backbone, or refuses its options.
+        UserError: timm has no such backbone, or it refuses its options or the sizes of the views.
     """
-    import timm
-
-    from harness.errors import closest
-
-    model, queue = config.model, config.queue
-    try:
-        backbone = timm.create_model(model.backbone, num_classes=0, **model.backbone_options)
-    except (RuntimeError, TypeError, ValueError) as error:
-        hint = closest(model.backbone, timm.list_models())
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"model.backbone '{model.backbone}' with {model.backbone_options}: {reason}{hint}") from error
+    model, queue, crops = config.model, config.queue, config.crops.build()
+    sizes = {crops.global_size, *([crops.local_size] if crops.local_crops else [])}
+    backbone = create_backbone(model.backbone, model.backbone_options, sorted(sizes))
     encoder = Encoder(backbone, model.embedding, model.head_width, model.batch_norm_splits)
     neighbors = config.neighbors.common
     width = encoder.width if neighbors.k and neighbors.weight else None

@@ -31,6 +31,8 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, embedding: int = 128, head_width: int = 0,
                  batch_norm_splits: int = 1) -> None:
         super().__init__()
+        if batch_norm_splits < 1:
+            raise UserError(f"model.batch_norm_splits is {batch_norm_splits}: set it to 1 or more")
         self.backbone = backbone
         self.width: int = getattr(backbone, "head_hidden_size", backbone.num_features)
         hidden = head_width or self.width
@@ -49,7 +51,8 @@ class Encoder(nn.Module):
         """
         features = []
         for views in resolutions:
-            parts = [self.backbone(part) for part in views.flatten(0, 1).tensor_split(self.batch_norm_splits)]
+            images = views.flatten(0, 1)
+            parts = [self.backbone(part) for part in images.tensor_split(min(self.batch_norm_splits, len(images)))]
             features.append(torch.cat(parts).unflatten(0, views.shape[:2]))
         features = torch.cat(features, dim=1)
         embeddings = F.normalize(self.head(features).float(), dim=-1)
@@ -105,7 +108,10 @@ class MoCo(nn.Module):
         order = torch.randperm(batch * world, generator=generator).to(images.device)
         back = order.argsort()
         mine = slice(*(batch * (rank_() + offset) for offset in (0, 1)))
-        keys, features = self.key([gather(images)[order[mine]][:, None]])
+        shuffled = gather(images)[order[mine]]
+        if images.is_contiguous(memory_format=torch.channels_last):
+            shuffled = shuffled.contiguous(memory_format=torch.channels_last)
+        keys, features = self.key([shuffled[:, None]])
         return gather(keys[:, 0])[back[mine]], gather(features[:, 0])[back[mine]]
 
     def enqueue(self, keys: Tensor, features: Tensor, index: Tensor) -> None:

@@ -1,0 +1,20 @@
+"""A plain state dict, as torchvision and timm publish them."""
+
+from __future__ import annotations
+
+from pretrain.formats.base import FORMATS, Encoder, Format, Loaded, is_state_dict, take_prefix
+
+
+@FORMATS.register("state dict")
+class StateDict(Format):
+    """Names and tensors, nothing above or around them but wrappers of data parallel or compile."""
+
+    rank = 100
+
+    def recognises(self, loaded: Loaded) -> bool:
+        """Only tensors at the top level."""
+        return is_state_dict(loaded.content)
+
+    def encoder(self, loaded: Loaded) -> Encoder:
+        """The whole file."""
+        return take_prefix(loaded.content, "")

@@ -1,0 +1,39 @@
+"""The built-in scenes, as images without labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pretrain.sources.base import SOURCES, Source
+
+
+@SOURCES.register("scenes")
+class SceneImages(Source):
+    """Procedural indoor scenes; rendered on first use, then read from a cache.
+
+    Args:
+        count: number of scenes.
+        size: height and width, in pixels.
+        root: folder of the cache; the user's cache folder by default.
+    """
+
+    def __init__(self, count: int = 2000, size: int = 128, root: str | None = None) -> None:
+        from scenes import Scenes
+
+        self._scenes = Scenes(split="pretrain", count=count, size=size, labels=False, root=root)
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def open(self, number: int) -> np.ndarray:
+        """Read an image; see :meth:`Source.open`."""
+        return np.ascontiguousarray(self._scenes.images[number])
+
+    def name(self, number: int) -> str:
+        """The number of the scene."""
+        return f"scene {number}"
+
+    def fingerprint(self) -> str:
+        """Count and size; the renderer's version belongs to the cache."""
+        return f"scenes-{len(self)}-{self.size}"

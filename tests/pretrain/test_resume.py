@@ -1,0 +1,67 @@
+"""Pretraining that is killed or stopped goes on bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+OPTIONS = ["--data.count=60", "--drop_last=false", "--workers=1", "--loop.save_steps=3"]
+"""A last partial batch, a queue that the batch does not divide, and a worker."""
+
+
+def test_goes_on_after_a_kill(programs, wait_for_step, same_runs):
+    """SIGKILL at a random moment between two checkpoints."""
+    options = [*OPTIONS, "--epochs=7"]
+    target = random.SystemRandom().randint(1, 12)
+    process = programs.start("pretrain", "--output=killed", *options)
+    wait_for_step(process, programs.folder / "killed", target)
+    time.sleep(random.random() * 0.1)
+    process.kill()
+    process.wait()
+    assert not (programs.folder / "killed" / "results.json").exists()
+    assert programs.main("pretrain", "--output=whole", *options).code == 0
+    rest = programs.main("pretrain", "--output=killed", *options)
+    assert rest.code == 0, rest.err
+    same_runs(programs.folder / "whole", programs.folder / "killed")
+
+
+def test_asked_to_stop(programs, wait_for_step, same_runs):
+    """SIGTERM: the step is finished, everything is saved, and the exit code tells the signal."""
+    options = [*OPTIONS, "--epochs=5", "--loop.save_steps=1000"]
+    folder = programs.folder / "stopped"
+    process = programs.start("pretrain", "--output=stopped", *options)
+    wait_for_step(process, folder, 2)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and "Traceback" not in output, output
+    assert "stopped by signal 15 at step" in output
+    assert (folder / "checkpoints" / "last.pt").exists() and not (folder / "results.json").exists()
+    assert programs.main("pretrain", "--output=whole", *options).code == 0
+    rest = programs.main("pretrain", "--output=stopped", *options)
+    assert rest.code == 0 and "continues stopped/checkpoints/last.pt at step" in rest.out
+    same_runs(programs.folder / "whole", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_kills(programs, wait_for_step, logged_step, same_runs):
+    """SIGKILL ten times, after random numbers of steps or seconds, also while starting and saving."""
+    options = [*OPTIONS, "--epochs=24", "--loop.save_steps=2"]
+    folder, draw = programs.folder / "killed", random.SystemRandom()
+    for number in range(10):
+        process = programs.start("pretrain", "--output=killed", *options)
+        if number % 3 == 2:
+            time.sleep(draw.uniform(0, 10))
+        else:
+            wait_for_step(process, folder, logged_step(folder) + draw.randint(1, 5))
+            time.sleep(draw.random() * 0.1)
+        os.killpg(process.pid, signal.SIGKILL) if number % 2 else process.kill()
+        process.wait()
+    assert programs.main("pretrain", "--output=whole", *options).code == 0
+    rest = programs.main("pretrain", "--output=killed", *options)
+    assert rest.code == 0, rest.err
+    same_runs(programs.folder / "whole", folder)
