@@ -18,6 +18,7 @@ setup(
     # A plain path, so that a folder of the user's that is called "transfer" does not win.
     package_dir={"": "."},
     packages=find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")]),
+    package_data={"harness": ["*.j2"]},
     install_requires=[
         "accelerate>=1.10",
         'faiss-cpu>=1.9; extra != "gpu"',  # faiss-gpu provides the same module

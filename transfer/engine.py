@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.progress import progress
 from harness.run import Run
 from harness.sampling import Batches
 from harness.seeding import seed_everything
-from harness.world import sum_over_processes
+from harness.world import broadcast, sum_over_processes
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet
 from transfer.data.loading import Augmented, Evaluated, collate
@@ -94,7 +94,7 @@ class Transfer:
         normalizers = self._normalizers(targets)
         pieces = min(config.accumulation, len(images))
         cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
-        parts = [(part, {name: cut[name][i] for name in cut}, normalizers)
+        parts = [(part, {name: cut[name][i] for name in cut}, normalizers, i == pieces - 1)
                  for i, part in enumerate(images.tensor_split(pieces))]
         self.losses = self.schedule.step(parts, list(targets))
         self.loss = torch.stack(list(self.losses.values())).sum()
@@ -113,21 +113,26 @@ class Transfer:
         pooled = sum_over_processes(torch.cat([count.double() for count in counts])).split(sizes)
         return {name: value.to(count.dtype) for name, value, count in zip(targets, pooled, counts, strict=True)}
 
-    def _losses(self, part: tuple[Tensor, dict[str, Tensor], dict[str, Tensor]],
+    def _losses(self, part: tuple[Tensor, dict[str, Tensor], dict[str, Tensor], bool],
                 names: list[str]) -> dict[str, Tensor]:
-        images, targets, normalizers = part
+        images, targets, normalizers, last = part
         images = self.network.normalise(images)
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         # Every task is asked for unless a schedule takes them apart: None also has the auxiliary ones.
-        output = self.forward(images, None if len(names) == len(self.tasks) else names)
+        with self._exchanging(last):
+            output = self.forward(images, None if len(names) == len(self.tasks) else names)
         return {name: sum(self.tasks[name].loss(prediction, targets[name], normalizers[name])
                           for prediction in output.of(name)) for name in names}
 
     def _backward(self, total: Tensor, last: bool) -> None:
-        with nullcontext() if last else self.world.no_sync(self.forward):
+        with self._exchanging(last):
             # Processes average their gradients, and these losses are shares of a sum.
             self.world.backward(total * self.world.num_processes)
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients in the last part of a batch; forward and backward must both know."""
+        return nullcontext() if last else self.world.no_sync(self.forward)
 
     def log_values(self) -> dict[str, Any]:
         """Losses of the last step over the whole batch."""
@@ -170,8 +175,10 @@ class Transfer:
     def evaluate(self, split: str, bar: bool = False) -> dict[str, dict[str, float]]:
         """Metrics of the main tasks, pooled over a split at the labels' own resolution.
 
-        Every process sees its share of the samples, each exactly once; the sums are pooled.
+        Every process sees its share of the samples, each exactly once; the sums are pooled. All take the
+        batch statistics of the main process, which are those that are saved.
         """
+        broadcast(self.model.buffers())
         world, tasks = self.world, {name: self.tasks[name] for name in self.config.tasks}
         samples = Evaluated(self.data.split(split), self.config.evaluation.size)
         mine = Subset(samples, range(world.process_index, len(samples), world.num_processes))

@@ -1,0 +1,117 @@
+"""What a labelled data set is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
+
+import numpy as np
+
+from harness.errors import UserError, closest
+from harness.registry import Registry
+from transfer.tasks.base import Task, build_task
+
+DATASETS: Registry[type[DataSet]] = Registry("data set", "transfer.data")
+
+
+class Sample(TypedDict):
+    """One image and what is known about it; tasks without a label are absent."""
+
+    image: np.ndarray
+    """uint8 ``[H, W, 3]``."""
+    id: str
+    targets: dict[str, np.ndarray]
+    """Dense: ``[H, W]`` or ``[H, W, C]``; of the image: a scalar or ``[A]``."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A kind of label that a data set has.
+
+    Args:
+        task: name of the task in the registry.
+        classes: names of the classes or attributes; empty for continuous quantities.
+    """
+
+    task: str
+    classes: tuple[str, ...] = ()
+
+
+class DataSet(ABC):
+    """All splits of one data set; the keyword parameters of a subclass's constructor are its options.
+
+    A constructor checks the folder once and says what is missing; it never downloads.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+
+    @property
+    @abstractmethod
+    def labels(self) -> Mapping[str, Label]:
+        """Every label that the data set has, by the name of its task here."""
+
+    @abstractmethod
+    def load(self, split: str) -> Split:
+        """The split, with the targets of :attr:`tasks`; called by :meth:`split`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A text that changes whenever the samples do: options, versions, state of the folder."""
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The chosen tasks by name, in order; all with default options unless :meth:`choose` was called."""
+        if not hasattr(self, "_tasks"):
+            self.choose()
+        return self._tasks
+
+    def choose(
+        self, names: Iterable[str] | None = None, options: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, Task]:
+        """Restrict the data set to some tasks; only their targets are read from then on.
+
+        Args:
+            names: tasks, in the order wanted; all by default.
+            options: options of tasks by task name, for example ``{"normals": {"loss": "cosine"}}``.
+
+        Raises:
+            UserError: a task that the data set has not, twice the same task, or an unknown option.
+        """
+        labels, options = self.labels, options or {}
+        chosen = list(labels) if names is None else list(names)
+        if not chosen:
+            raise UserError(f"no task chosen: choose among {', '.join(labels)}")
+        for name in [*chosen, *options]:
+            if name not in labels:
+                raise UserError(f"the data set has no labels for task '{name}'{closest(name, labels)}: "
+                                f"it has {', '.join(labels)}")
+        if len(set(chosen)) < len(chosen):
+            raise UserError(f"tasks {', '.join(chosen)}: one is named twice")
+        self._tasks = {
+            name: build_task(labels[name].task, name, labels[name].classes, options.get(name))
+            for name in chosen
+        }
+        return self._tasks
+
+    def split(self, name: str) -> Split:
+        """The samples of a split, with targets of the chosen tasks only.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if name not in self.splits:
+            raise UserError(f"the data set has no split '{name}'{closest(name, self.splits)}: "
+                            f"it has {', '.join(self.splits)}")
+        return self.load(name)
+
+
+class Split(Sequence[Sample]):
+    """The samples of one split; cheap to pickle, since workers receive it."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...

@@ -1,0 +1,36 @@
+"""Colours for report panels."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache
+def palette(classes: int) -> np.ndarray:
+    """A colour for each class index and black for 255: uint8 ``[256, 3]``.
+
+    Hues step by the golden ratio, so that neighbouring indices differ; class 0 is dark grey, since it
+    is a background or the commonest surface in most data sets.
+    """
+    colors = np.zeros((256, 3), np.uint8)
+    for index in range(min(classes, 255)):
+        hue, level = (index * 0.618034) % 1, 0.95 - 0.2 * (index % 3)
+        rgb = (0.25, 0.25, 0.25) if index == 0 else colorsys.hsv_to_rgb(hue, 0.65, level)
+        colors[index] = np.round(np.array(rgb) * 255)
+    return colors
+
+
+def gray(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as grey, uint8 ``[H, W, 3]``."""
+    return np.repeat((np.clip(values, 0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values from ``low`` to ``high`` by a perceptually even colour map, uint8 ``[H, W, 3]``."""
+    from matplotlib import colormaps
+
+    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return colormaps["viridis"](share, bytes=True)[..., :3]

@@ -1,0 +1,44 @@
+"""What tasks with one class per pixel share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.errors import UserError
+from transfer.tasks._losses import count, full_precision, per_label
+from transfer.tasks._pictures import palette
+from transfer.tasks.base import Task
+
+
+class PixelClasses(Task):
+    """Cross-entropy over the labelled pixels; targets are class indices, 255 ignored."""
+
+    primary = "mIoU"
+
+    def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
+        if not 2 <= len(classes) <= 255:
+            raise UserError(f"task '{name}' needs 2 to 255 classes (255 means no label), not {len(classes)}")
+        return super().bind(name, classes)
+
+    @property
+    def channels(self) -> int:
+        return len(self.classes)
+
+    def normalizer(self, target: Tensor) -> Tensor:
+        return count(target != self.ignored)
+
+    def loss(self, prediction: Tensor, target: Tensor, normalizer: Tensor) -> Tensor:
+        total = F.cross_entropy(
+            full_precision(prediction), target.long(), ignore_index=self.ignored, reduction="sum"
+        )
+        return per_label(total, normalizer)
+
+    def from_prediction(self, prediction: Tensor) -> np.ndarray:
+        return prediction.argmax(0).to("cpu").numpy().astype(np.uint8)
+
+    def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+        return palette(len(self.classes))[array]

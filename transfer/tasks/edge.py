@@ -1,0 +1,40 @@
+"""Edge detection."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from harness.errors import UserError
+from transfer.metrics.edge import Edge as EdgeMetric
+from transfer.tasks._binary import BinaryMap
+from transfer.tasks._losses import binary_cross_entropy_sum, count, full_precision, per_label
+from transfer.tasks.base import TASKS
+
+
+@TASKS.register("edge")
+class Edge(BinaryMap):
+    """Is the pixel on a boundary: weighted binary cross-entropy, odsF (Vandenhende 2022, chapter 5).
+
+    Args:
+        positive_weight: weight w of edge pixels in the loss; the others weigh 1 − w.
+    """
+
+    primary = "odsF"
+
+    def __init__(self, positive_weight: float = 0.95) -> None:
+        if not 0 <= positive_weight <= 1:
+            raise UserError(f"edge: positive_weight {positive_weight} must lie between 0 and 1")
+        self.positive_weight = positive_weight
+
+    def normalizer(self, target: Tensor) -> Tensor:
+        return count(target <= 1)
+
+    def loss(self, prediction: Tensor, target: Tensor, normalizer: Tensor) -> Tensor:
+        logits, w = full_precision(prediction)[:, 0], self.positive_weight
+        labels = target.to(logits.dtype)
+        weight = (labels * (2 * w - 1) + (1 - w)) * (target <= 1)  # w, 1 − w, or 0 without label
+        return per_label(binary_cross_entropy_sum(logits, labels, weight), normalizer)
+
+    def metric(self) -> Metric:
+        return EdgeMetric()

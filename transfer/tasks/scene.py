@@ -1,0 +1,52 @@
+"""Scene classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from harness.errors import UserError
+from transfer.metrics.classification import Classification
+from transfer.tasks._losses import count, full_precision, per_label
+from transfer.tasks.base import TASKS, Task
+
+
+@TASKS.register("scene")
+class Scene(Task):
+    """The kind of place an image shows, −1 where unknown: cross-entropy, accuracy."""
+
+    dense = False
+    dtype = np.int64
+    ignored = -1
+    primary = "accuracy"
+
+    def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
+        if len(classes) < 2:
+            raise UserError(f"task '{name}' needs at least two classes, not {len(classes)}")
+        return super().bind(name, classes)
+
+    @property
+    def channels(self) -> int:
+        return len(self.classes)
+
+    def normalizer(self, target: Tensor) -> Tensor:
+        return count(target != self.ignored)
+
+    def loss(self, prediction: Tensor, target: Tensor, normalizer: Tensor) -> Tensor:
+        total = F.cross_entropy(
+            full_precision(prediction), target, ignore_index=self.ignored, reduction="sum"
+        )
+        return per_label(total, normalizer)
+
+    def metric(self) -> Metric:
+        return Classification()
+
+    def from_prediction(self, prediction: Tensor) -> np.ndarray:
+        return prediction.argmax(0).to("cpu").numpy()
+
+    def caption(self, array: np.ndarray) -> str:
+        return "?" if int(array) == self.ignored else self.classes[int(array)]
