@@ -37,15 +37,19 @@ class CheckpointStore:
         """
         if self.keep > 1:
             self._retire()
-        save_file(self.last, state)
-        if best:
-            temporary = self.folder / ".best.tmp"
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(self.last, temporary)  # the same bytes, no second write
-                os.replace(temporary, self.best)
-            except OSError:  # a file system without hard links
-                save_file(self.best, state)
+        if not best:
+            save_file(self.last, state)
+            return
+        # The best first: a run that is killed in between goes on from the earlier last.pt and comes
+        # to the same best again. The other way round it would never be written.
+        save_file(self.best, state)
+        temporary = self.folder / ".last.pt.link.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.best, temporary)  # the same bytes, no second write
+            os.replace(temporary, self.last)
+        except OSError:  # a file system without hard links
+            save_file(self.last, state)
 
     def _retire(self) -> None:
         """Keep the present ``last.pt`` under its step, and drop the oldest beyond ``keep``."""

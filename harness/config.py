@@ -9,6 +9,7 @@ So ``--balance.name cagrad --balance.c 0.4`` needs no list of options anywhere.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -89,6 +90,7 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
     slots = {field.name: field for field in dataclasses.fields(config_class) if "registry" in field.metadata}
     first, rest = _first_pass(slots, argv)
     values = _read_yaml(first.config or base)
+    _check_groups(config_class, values, first.config or base)
     plugins = first.plugin or values.get("plugin") or []
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
@@ -96,7 +98,7 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
     parser = _parser(config_class, slots, chosen, prog)
     if values:
         rest = ["--config", yaml.safe_dump(values), *rest]
-    namespace = _parse(parser, rest, first.config)
+    namespace = _parse(parser, rest, first.config, argv)
     return _instantiate(config_class, namespace)
 
 
@@ -120,16 +122,23 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def identity(config: Any) -> dict[str, Any]:
     """:func:`as_dict` without the fields that do not change results."""
-    data = as_dict(config)
+    return without_volatile(config, as_dict(config))
 
-    def strip(value: Any, into: dict[str, Any]) -> None:
+
+def without_volatile(config: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """``data``, a configuration like ``config`` as plain data, without the fields that do not change results."""
+    data = copy.deepcopy(data)
+
+    def strip(value: Any, into: Any) -> None:
+        if not isinstance(into, dict):  # written by hand, or by another version
+            return
         for field in dataclasses.fields(value):
             child = getattr(value, field.name)
             child = child.common if isinstance(child, Selection) else child
             if field.metadata.get("volatile"):
                 into.pop(field.name, None)
             elif dataclasses.is_dataclass(child):
-                strip(child, into[field.name])
+                strip(child, into.get(field.name))
 
     strip(config, data)
     return data
@@ -181,9 +190,11 @@ def _read_yaml(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = yaml.safe_load(Path(path).expanduser().read_text())
+        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config {path} is not a text file: give a YAML file") from error
     except yaml.YAMLError as error:
         raise UserError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
@@ -191,6 +202,19 @@ def _read_yaml(path: str | Path | None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"--config {path} must hold fields (name: value), not a {type(values).__name__}")
     return values
+
+
+def _check_groups(config_class: type, values: dict[str, Any], path: str | Path | None) -> None:
+    """Refuse a value where a group of fields belongs."""
+    for name in values:
+        if not isinstance(name, str):
+            raise UserError(f"--config {path}: {name!r} is not the name of a field: --help lists all")
+    for field in dataclasses.fields(config_class):
+        default = field.default_factory
+        nested = default is not dataclasses.MISSING and dataclasses.is_dataclass(default())
+        if nested and "registry" not in field.metadata and not isinstance(values.get(field.name) or {}, dict):
+            raise UserError(f"field {field.name} in {path} must hold fields (name: value), not "
+                            f"{values[field.name]!r}")
 
 
 def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, Any], prog: str,
@@ -204,6 +228,8 @@ def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, 
         if not isinstance(given, dict):
             raise UserError(f"field {slot} must hold fields (name: …), not {given!r}")
         from_file = given.get("name", field.metadata["default"])
+        if not isinstance(from_file, str):
+            raise UserError(f"field {slot}.name must be a name, not {from_file!r}")
         name = getattr(first, slot) or from_file
         field.metadata["registry"].get(name)  # refuse an unknown name before anything else
         if name != from_file:
@@ -262,30 +288,35 @@ def _argument_help(thing: Any) -> dict[str, str]:
             for param in parse(inspect.getdoc(thing) or "").params}
 
 
-def _parse(parser: ArgumentParser, argv: list[str], path: str | None) -> Namespace:
+def _parse(parser: ArgumentParser, argv: list[str], path: str | None, given: Sequence[str]) -> Namespace:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return parser.parse_args(argv)
     except ArgumentError as error:
-        raise UserError(_explain(parser, str(error), path)) from error
+        raise UserError(_explain(parser, str(error), path, given)) from error
 
 
-def _explain(parser: ArgumentParser, message: str, path: str | None) -> str:
+def _explain(parser: ArgumentParser, message: str, path: str | None, given: Sequence[str]) -> str:
     """jsonargparse's message as one line that names the option."""
     options = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
     text = " ".join(message.split())
     if match := re.search(r"unrecognized arguments: (\S+)", text):
         option = match[1].split("=")[0]
         return f"unknown option {option}{closest(option, options)}: --help lists all"
-    if match := re.search(r"(?:Group '([\w.]+)' )?does not accept option '([\w.]+)'", text):
+    if match := (re.search(r"(?:Group '([\w.]+)' )?does not accept option '([\w.]+)'", text)
+                 or re.search(r"Option '(?:([\w.]+)\.)?([\w.]+)' is not accepted", text)):
         name = f"{match[1]}.{match[2]}" if match[1] else match[2]
         where = f" in {path}" if path else ""
         names = [option.removeprefix("--") for option in options]
         return f"unknown field {name}{where}{closest(name, names)}: --help lists all"
+    if match := re.search(r'Parser key "([\w.]+)": Unable to load config', text):
+        return f"option --{match[1]} is a group: set its fields one by one, as --{match[1]}.FIELD (--help lists all)"
     if match := re.search(r'Parser key "([\w.]+)":? (.*)', text):
         reason = re.sub(r"<class '([\w.]+)'>", r"\1", match[2]).replace("typing.", "")
         reason = reason.replace("Expected a ", "expected ").replace(". Got value:", ", got")
+        if path and not any(word.split("=")[0] == f"--{match[1]}" for word in given):
+            return f"field {match[1]} in {path}: {reason}"
         return f"option --{match[1]}: {reason}"
     return text
 

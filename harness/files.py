@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from harness.errors import UserError
 
-_NO_SPACE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
-             errno.EFBIG: "the file-size limit is reached"}
+NO_SPACE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+            errno.EFBIG: "the file-size limit is reached"}
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -43,11 +43,19 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
             with suppress(OSError):
                 os.unlink(temporary)
         if isinstance(error, OSError):
-            reason = _NO_SPACE.get(error.errno, error.strerror or str(error))
+            reason = NO_SPACE.get(error.errno, error.strerror or str(error))
             kept = "; the file that was there before is unchanged" if path.exists() else ""
             raise UserError(f"cannot write {path}: {reason}{kept}. Free some space or choose "
                             "another --output, then start the same command again") from error
         raise
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove temporary files of :func:`write_atomically` that a kill left in ``folders``."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

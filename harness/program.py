@@ -8,13 +8,21 @@ import sys
 from collections.abc import Callable
 
 from harness.errors import UserError
+from harness.files import NO_SPACE
 
 
 def run_program(main: Callable[[], int | None]) -> None:
     """Call ``main`` and exit with its code; a :class:`UserError` becomes one line and code 2."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL) if hasattr(signal, "SIGPIPE") else None
     try:
-        code = main()
+        try:
+            code = main()
+        except OSError as error:  # of a library that writes on its own, a tracker for example
+            if error.errno not in NO_SPACE:
+                raise
+            where = f" (writing {error.filename})" if error.filename else ""
+            raise UserError(f"{NO_SPACE[error.errno]}{where}: free some space, then start the same command "
+                            "again") from error
     except UserError as error:
         rank = int(os.environ.get("RANK", 0))
         who = f"[process {rank}] " if rank else ""

@@ -6,15 +6,16 @@ import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.checkpoint import CheckpointStore
-from harness.config import as_dict, differences, digest, identity
+from harness.config import as_dict, differences, digest, identity, without_volatile
 from harness.errors import UserError
-from harness.files import write_text
+from harness.files import remove_leftovers, write_text
 
 
 class Run:
@@ -53,6 +54,7 @@ class Run:
             except OSError as error:
                 raise UserError(f"cannot make the run folder {self.folder}: {error.strerror}") from error
             self._hold()
+            remove_leftovers(self.folder, self.checkpoints.folder, self.figures)
             self._check(resume)
 
     @property
@@ -103,10 +105,12 @@ class Run:
     def close(self) -> None:
         """Release the folder."""
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # what a full disk did not take has been reported
+                self._metrics.close()
             self._metrics = None
         if self._lock is not None:
-            self._lock.close()
+            with suppress(OSError):
+                self._lock.close()
             self._lock = None
 
     def __enter__(self) -> Run:
@@ -119,7 +123,11 @@ class Run:
         # A POSIX lock belongs to the process: data workers that outlive a killed parent for a
         # moment do not hold it, as they would hold a lock of flock's kind.
         path = self.folder / ".lock"
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write in the run folder {self.folder}: {error.strerror}. Choose another --name "
+                            "or --output") from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -128,15 +136,16 @@ class Run:
             file.close()
             raise UserError(f"run folder {self.folder} is in use by {holder}: wait for it, or choose another "
                             "--name or --output") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
         self._lock = file
+        with suppress(OSError):  # only for the message above
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
 
     def _check(self, resume: str) -> None:
         path = self.folder / "config.yaml"
         if not path.exists():
-            strange = [item.name for item in self.folder.iterdir() if item.name != ".lock"]
+            strange = sorted(item.name for item in self.folder.iterdir() if item.name != ".lock")
             if strange:
                 raise UserError(f"run folder {self.folder} holds {strange[0]!r} and is not a run of ours: choose "
                                 "another --name or --output")
@@ -144,8 +153,14 @@ class Run:
         if resume == "never" and (self.finished or self.checkpoints.last.exists()):
             raise UserError(f"run folder {self.folder} already holds a run and --resume is never: choose another "
                             "--name or --output, or remove the folder")
-        stored = yaml.safe_load(path.read_text())
-        changed = differences(_only(stored, identity(self.config)), identity(self.config))
+        try:
+            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            stored = None
+        if not isinstance(stored, dict):
+            raise UserError(f"{path} is damaged or not a configuration of ours: choose another --name or --output, "
+                            "or remove the folder")
+        changed = differences(without_volatile(self.config, stored), identity(self.config))
         if changed:
             raise UserError(f"run folder {self.folder} belongs to another configuration ({'; '.join(changed[:4])}"
                             f"{'; …' if len(changed) > 4 else ''}): choose another --name or --output")
@@ -170,10 +185,3 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
-
-
-def _only(stored: Any, like: Any) -> Any:
-    """``stored`` without the fields that do not count (those that ``like`` lacks at its top)."""
-    if isinstance(stored, dict) and isinstance(like, dict):
-        return {key: _only(value, like.get(key)) for key, value in stored.items() if key in like}
-    return stored

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 
 from harness.errors import UserError
 from harness.seeding import set_threads
 
-# What launchers say about the number of processes they started.
+# What launchers say about the number of processes they started: torch's and accelerate's, then MPI's.
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "TASKLIFT_WORLD_SIZE")
+_STEP = "SLURM_STEP_NUM_TASKS"  # of srun; SLURM_NTASKS is of the whole job, whatever part of it this is
+_CURE = "On a CPU start them with 'accelerate launch --multi_gpu --num_processes N'"
 
 
-def start(*, mixed_precision: str = "no", threads: int = 0, cpu: bool = False, **accelerator: Any) -> Accelerator:
+def start(*, mixed_precision: str = "no", threads: int = 0, cpu: bool = False, log_with: list[str] | None = None,
+          **accelerator: Any) -> Accelerator:
     """Join the world the launcher made, and set the threads of this process.
 
     Buffers are not broadcast by the data-parallel wrapper: queues are equal on all processes by
@@ -28,18 +34,57 @@ def start(*, mixed_precision: str = "no", threads: int = 0, cpu: bool = False, *
     cpu = cpu or not torch.cuda.is_available()
     if mixed_precision == "fp16" and cpu:
         raise UserError("mixed_precision fp16 needs a GPU: use bf16 or no on a CPU")
-    asked = max([int(os.environ.get(name, 1) or 1) for name in _SIZES] + [1])
+    cpu = cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    for name in [name for name in _SIZES if os.environ.get(name) == ""]:
+        del os.environ[name]  # set and empty says nothing, and libraries read it as a number
+    asked = _asked_for()
+    try:
+        PartialState(cpu=cpu)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(" .")
+        raise UserError(f"this process cannot join the others, {asked} in all: {reason}. {_CURE}") from error
+    # torch 2.13 renamed the option, and older ones, and accelerate, know it by this name.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    world = Accelerator(cpu=cpu, mixed_precision=mixed_precision, kwargs_handlers=[wrapper], **accelerator)
+    world = Accelerator(cpu=cpu, mixed_precision=mixed_precision, kwargs_handlers=[wrapper],
+                        log_with=log_with or None, **accelerator)  # an empty list makes it warn
     if world.num_processes != asked:
         raise UserError(
             f"{asked} processes were asked for, but this one sees a world of {world.num_processes}: they would "
-            "train alone and overwrite each other. On a CPU start them with "
-            "'accelerate launch --multi_gpu --num_processes N'"
+            f"train alone and overwrite each other. {_CURE} (or set WORLD_SIZE=1 for runs that are meant to be "
+            "apart)"
         )
+    if world.num_processes == 1 and _several_became_one():
+        raise UserError(f"accelerate launch was asked for several processes, and started one. {_CURE}")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world.num_processes))
     set_threads(threads, here)
     return world
+
+
+def _asked_for() -> int:
+    """The number of processes that the launcher says there are."""
+    said = [int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()]
+    if "WORLD_SIZE" not in os.environ and os.environ.get(_STEP, "").isdigit():
+        said.append(int(os.environ[_STEP]))
+    return max([1, *said])
+
+
+def _several_became_one() -> bool:
+    """Whether accelerate's simple launcher dropped processes.
+
+    Without MPI it starts one, whatever ``--num_processes`` says; the only trace of a larger number is
+    the meeting point that it adds to the environment (accelerate.utils.launch).
+    """
+    here = os.environ
+    if "ACCELERATE_MIXED_PRECISION" not in here or not {"MASTER_ADDR", "MASTER_PORT"} <= here.keys():
+        return False
+    if any(name in here for name in _SIZES):
+        return False
+    try:
+        launcher = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    return not any(entry.startswith(b"MASTER_ADDR=") for entry in launcher)  # else it is the user's own
 
 
 def available_trackers(names: list[str]) -> list[str]:
@@ -76,6 +121,14 @@ def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
         value = value.clone()
         torch.distributed.all_reduce(value)
     return value
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """Give all processes the values of the main one, in place."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)
 
 
 def versions() -> dict[str, str]:

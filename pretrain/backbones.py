@@ -62,7 +62,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
 def _try_size(backbone: nn.Module, name: str, size: int) -> None:
     backbone.eval()  # leaves batch statistics and random numbers alone
     try:
-        shape = tuple(backbone(torch.zeros(1, 3, size, size)).shape)
+        shape = tuple(backbone(torch.zeros(2, 3, size, size)).shape)
     except _REFUSALS as error:
         raise UserError(f"model.backbone '{name}' does not take views of {size} pixels: {_reason(error)}: change "
                         "--crops.global_size and --crops.local_size (or --crops.local_crops 0), or "

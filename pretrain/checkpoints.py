@@ -60,6 +60,10 @@ class CheckpointInfo:
     unexpected: list[str]
 
 
+_OF_PYRAMIDS = ("feature_cls", "feature_location", "out_indices", "output_stride")
+"""Options of timm's pyramids that many whole networks refuse; no tensor's shape depends on them."""
+
+
 def load_backbone(
     source: str | Path,
     architecture: str | None = None,
@@ -96,7 +100,8 @@ def load_backbone(
         )
     if keep_classifier:
         timm_kwargs["num_classes"] = _classes(path, encoder.state, architecture)
-    model = _create(architecture, {"num_classes": 0, **timm_kwargs})
+    whole = {key: value for key, value in timm_kwargs.items() if not (features_only and key in _OF_PYRAMIDS)}
+    model = _create(architecture, {"num_classes": 0, **whole})
     matched, missing, _ = _match(encoder, model.state_dict())
     needed = len(matched) + len(missing)
     if needed and len(matched) < min_matched * needed:

@@ -45,10 +45,14 @@ class QueueConfig:
     Args:
         size: K, how many earlier keys are negatives.
         precision: of the stored vectors; half precision takes half the memory.
+        fill: before the first step, fill the queues with keys of images instead of random vectors.
+            Against random vectors the first steps are solved by giving all images one embedding; long
+            runs recover from that, short ones do not.
     """
 
     size: int = 65536
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    fill: bool = False
 
 
 @dataclass

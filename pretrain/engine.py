@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -150,12 +152,31 @@ class Pretraining:
         """
         config = self.config
         parallel = {"prefetch_factor": config.prefetch, "persistent_workers": True} if config.workers else {}
-        loader = DataLoader(Views(self.source, self.crops, config.seed), batch_sampler=self.batches,
-                            collate_fn=collate, num_workers=config.workers,
-                            worker_init_fn=quiet_worker if config.workers else None,
-                            pin_memory=self.world.device.type == "cuda", **parallel)
+        loading = {"collate_fn": collate, "num_workers": config.workers,
+                   "worker_init_fn": quiet_worker if config.workers else None,
+                   "pin_memory": self.world.device.type == "cuda", **parallel}
+        views = Views(self.source, self.crops, config.seed)
         self.moco.train()
+        if config.queue.fill and self.step == 0:
+            self._fill_queues(DataLoader(views, batch_sampler=list(self._filling()), **loading))
+        loader = DataLoader(views, batch_sampler=self.batches, **loading)
         return train(self, loader, run, self.world, config.loop, "pretrain")
+
+    def _filling(self) -> Iterator[list[tuple[int, int]]]:
+        """Batches whose keys fill the queues once."""
+        batches = -(-self.config.queue.size // self.config.batch_size)
+        epochs = -(-batches // self.batches.steps_per_epoch)
+        sampler = Batches(len(self.source), self.config.batch_size, epochs, seed=derive_seed(self.config.seed, "fill"),
+                          rank=self.world.process_index, world=self.world.num_processes, drop_last=True)
+        return islice(iter(sampler), batches)
+
+    def _fill_queues(self, loader: DataLoader) -> None:
+        for number, batch in enumerate(loader):
+            generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "fill", number, rank_()))
+            images = self._augment(batch["global"][:, 1:].to(self.world.device), generator, key=True)[:, 0]
+            with self.world.autocast():
+                keys, features = self.moco.encode_keys(images, -1 - number)
+            self.moco.enqueue(keys, features, batch["index"].to(self.world.device))
 
     def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """The probe's accuracy, where one is due."""
@@ -221,7 +242,7 @@ class Pretraining:
         Raises:
             UserError: the file is not such a checkpoint, or the images have changed since.
         """
-        state = load_file(path, map_location=self.world.device)
+        state = load_file(path)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise UserError(f"checkpoint {path} is not one of a pretraining run ({FORMAT}): use --resume never, or "
                             "give the right file")

@@ -40,15 +40,14 @@ def main() -> int:
         world.init_trackers("tasklift", config={"run": str(folder), "config": str(as_dict(config))})
         warn_of_queue(pretraining)
         code = pretraining.train(run)
-        world.end_training()
         if code:
             world.print(f"stopped by signal {code - 128} at step {pretraining.step}, everything is saved: the same "
                         "command goes on from here")
-            return code
-        if world.is_main_process:
+        elif world.is_main_process:
             write_outcome(pretraining, run)
         world.wait_for_everyone()
-    return 0
+        world.end_training()  # the world ends with it
+    return code
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from harness.checkpoint import load_file
-from harness.errors import UserError
+from harness.errors import UserError, closest
 from harness.interrupts import quiet_worker
 from harness.loop import train
 from harness.progress import progress
@@ -25,6 +25,7 @@ from transfer.config import TransferConfig
 from transfer.data.base import DataSet
 from transfer.data.loading import Augmented, Evaluated, collate
 from transfer.network import build_network
+from transfer.transforms import as_size
 
 FORMAT = "tasklift-transfer/1"
 
@@ -48,6 +49,7 @@ class Transfer:
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
         self.first: dict[str, float] = {}
         self.data: DataSet = config.data.build()
+        _check_evaluation(config, self.data)
         names = [*config.tasks, *config.auxiliary]
         self.tasks = self.data.choose(names, config.task_options)
         with world.local_main_process_first():  # one process fills a cache, the others find it
@@ -222,7 +224,7 @@ class Transfer:
         Raises:
             UserError: the file is not such a checkpoint, or does not fit.
         """
-        state = load_file(path, map_location=self.world.device)
+        state = load_file(path)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise UserError(f"checkpoint {path} is not one of a transfer run ({FORMAT}): use --resume never, or give "
                             "the right file")
@@ -240,6 +242,31 @@ class Transfer:
             self.world.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.first = state["best"], dict(state["first"])
+
+
+def check(config: TransferConfig) -> None:
+    """Build every part once, so that a mistake is found before the single-task networks are trained.
+
+    Raises:
+        UserError: the mistake.
+    """
+    data = config.data.build()
+    _check_evaluation(config, data)
+    names = [*config.tasks, *config.auxiliary]
+    network = build_network(config, data.choose(names, config.task_options))
+    config.balance.build(names)
+    config.augmentation.build()
+    config.lr_schedule.build()
+    config.optimizer.build(network.model.parameters())
+
+
+def _check_evaluation(config: TransferConfig, data: DataSet) -> None:
+    """Refuse before training what would only be found after it."""
+    split = config.evaluation.split
+    if split not in data.splits:
+        raise UserError(f"evaluation.split: the data set has no split '{split}'{closest(split, data.splits)}: it has "
+                        f"{', '.join(data.splits)}")
+    as_size(config.evaluation.size, "evaluation")
 
 
 def progress_over(loader: DataLoader, images: int, world: Accelerator, description: str, enabled: bool) -> Any:

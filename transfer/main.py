@@ -16,7 +16,7 @@ DEMO = HERE.parent / "configs" / "transfer" / "scenes" / "demo.yaml"
 def main() -> int:
     """Read the configuration; train, evaluate and compare one run, or without arguments the demo sweep."""
     from harness.config import load
-    from harness.run import default_folder
+    from harness.run import Run, default_folder
     from harness.world import available_trackers, start
     from transfer.config import TransferConfig
 
@@ -27,6 +27,7 @@ def main() -> int:
 
     from transfer.baselines import single_task_results
     from transfer.demo import run_demo
+    from transfer.engine import check
     from transfer.results import joined_singles, read_results
     from transfer.single_run import run_single
     from transfer.table import build_table
@@ -35,6 +36,14 @@ def main() -> int:
                   log_with=available_trackers(config.loop.trackers), project_dir=folder)
     if len(sys.argv) == 1:
         return run_demo(DEMO, world)
+    with Run(folder, config, resume=config.resume, main=world.is_main_process) as run:  # before hours of baselines
+        world.wait_for_everyone()
+        finished = run.finished
+    if finished:
+        world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
+        return 0
+    if config.baseline == "auto":
+        check(config)
     singles = single_task_results(config, world)
     code = run_single(config, world, singles=singles, track=True)
     world.end_training()

@@ -71,14 +71,22 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
 
 def _pretrained(config: TransferConfig, output_stride: int | None) -> tuple[nn.Module, str]:
     from mtl_heads.backbones import any_size_options
-    from pretrain import load_backbone
+    from pretrain import CheckpointError, inspect_checkpoint, load_backbone
 
     model = config.model.common
-    options: dict[str, Any] = dict(model.backbone_options)
-    if model.backbone:
-        options = {**any_size_options(model.backbone), **options}
+    architecture = model.backbone or inspect_checkpoint(model.weights).architecture
+    wanted: dict[str, Any] = any_size_options(architecture) if architecture else {}
     if output_stride is not None:
-        options["output_stride"] = output_stride
-    backbone = load_backbone(model.weights, model.backbone, features_only=True, min_matched=model.min_matched,
-                             **options)
+        wanted["output_stride"] = output_stride
+    while True:
+        try:
+            backbone = load_backbone(model.weights, model.backbone, features_only=True,
+                                     min_matched=model.min_matched, **{**wanted, **model.backbone_options})
+            break
+        except CheckpointError as error:
+            # Not every model takes them; one that cannot be dilated may have the wanted stride of its own.
+            refused = next((key for key in wanted if f"'{key}'" in str(error)), None)
+            if refused is None and "output_stride" not in wanted:
+                raise
+            del wanted[refused or "output_stride"]
     return backbone, backbone.pretrained_cfg["architecture"]

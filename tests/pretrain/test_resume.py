@@ -15,7 +15,7 @@ OPTIONS = ["--data.count=60", "--drop_last=false", "--workers=1", "--loop.save_s
 
 def test_goes_on_after_a_kill(programs, wait_for_step, same_runs):
     """SIGKILL at a random moment between two checkpoints."""
-    options = [*OPTIONS, "--epochs=7"]
+    options = [*OPTIONS, "--epochs=6"]
     target = random.SystemRandom().randint(1, 12)
     process = programs.start("pretrain", "--output=killed", *options)
     wait_for_step(process, programs.folder / "killed", target)
