@@ -7,8 +7,12 @@ import signal
 import sys
 from collections.abc import Callable
 
-from harness.errors import UserError
-from harness.files import NO_SPACE
+# Threads that wait for each other spin by default. Beside data workers, or any program on the same cores, spinning
+# makes a step several times slower; this is read when torch is loaded, so it stands before anything that loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from harness.errors import UserError  # noqa: E402
+from harness.files import NO_SPACE  # noqa: E402
 
 
 def run_program(main: Callable[[], int | None]) -> None:
