@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from harness.config import Selection, digest, identity, option_defaults
@@ -14,7 +15,7 @@ from harness.errors import UserError
 from harness.files import locked
 from transfer.config import TransferConfig
 from transfer.results import read_results
-from transfer.single_run import run_single
+from transfer.single_run import inputs, run_single
 
 CACHE = Path("outputs") / "single_task"
 
@@ -38,7 +39,7 @@ def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str,
     found = {}
     for task in config.tasks:
         single = single_task_config(config, task)
-        folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single)}"
+        folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single, world)}"
         single.output = str(folder)
         if not (folder / "results.json").exists():
             world.print(f"single-task network for {task}: {folder}")
@@ -59,12 +60,11 @@ def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str,
 
 def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
     """``config`` with one task, and otherwise the same."""
-    single = copy.copy(config)
     registry = config.model.registry
     known = option_defaults(registry.get("single_task"))
     kept = {key: config.model.options.get(key, default) for key, default in known.items()}
     # A learned or adaptive balance has nothing to balance here, nor a partition to divide.
-    single = dataclasses.replace(
+    return dataclasses.replace(
         config, name=None, output=None, resume="auto", tasks=[task], auxiliary=[], baseline="none",
         task_options={task: config.task_options[task]} if task in config.task_options else {},
         model=Selection("single_task", kept, config.model.common, registry),
@@ -72,19 +72,16 @@ def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
         schedule=Selection("shared", {}, None, config.schedule.registry),
         partition=Selection("full", {}, None, config.partition.registry),
     )
-    return single
 
 
-def baseline_key(config: TransferConfig) -> str:
-    """A digest of everything that the result depends on, the content of the weights included."""
-    from pretrain.checkpoints import content_digest
-
-    key = identity(config)
-    weights = config.model.common.weights
-    if weights:
-        key["model"]["weights"] = content_digest(weights)
-    key["data"]["fingerprint"] = config.data.build().fingerprint()
-    return digest(key)
+def baseline_key(config: TransferConfig, world: Accelerator) -> str:
+    """A digest of everything that the result depends on: recipe, data, weights, plugins, world, versions."""
+    plugins = {path: hashlib.blake2b(Path(path).read_bytes()).hexdigest() for path in config.plugin}
+    return digest({
+        "config": identity(config), **inputs(config), "plugins": sorted(plugins.values()),
+        "processes": world.num_processes, "threads": torch.get_num_threads(), "device": world.device.type,
+        "torch": torch.__version__,
+    })
 
 
 def _named(config: TransferConfig) -> dict[str, dict[str, Any]]:

@@ -42,8 +42,8 @@ def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Co
 
     table = build_table(results)
     sections = [table_section("Results", table)]
-    for result in results:
-        panels = Path(result.get("folder", "")) / "figures" / "panels.png"
+    for result in (result for result in results if "folder" in result):
+        panels = Path(result["folder"]) / "figures" / "panels.png"
         curves = panels.with_name("curves.png")
         figures = [(file, caption) for file, caption in ((panels, "Image, truth, prediction"), (curves, "Curves"))
                    if file.exists()]

@@ -31,7 +31,7 @@ class ModelConfig:
 
     backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    weights: str | None = volatile(None)  # the content counts, not the path: see transfer.single_run
     min_matched: float = 1.0
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import yaml
 from accelerate import Accelerator
 
 from harness.config import load
 from transfer.baselines import single_task_results
 from transfer.compare import write_comparison
-from transfer.config import TransferConfig
+from transfer.config import ModelConfig, TransferConfig
 from transfer.results import joined_singles, read_results
 from transfer.single_run import run_single
 
@@ -22,21 +22,17 @@ def run_demo(config_path: Path, world: Accelerator, outputs: Path = Path("output
     Returns:
         0 when done, or 128 + the signal that asked to stop.
     """
-    starts: list[Any] = [None]
-    newest = newest_pretraining(outputs)
+    starts: list[Path | None] = [None]
+    newest = newest_pretraining(outputs, load(TransferConfig, [], base=config_path).model.common)
     if newest is None:
-        world.print("no finished pretraining on scenes under outputs/: only random weights; run "
-                    "'accelerate launch pretrain/main.py' first to compare with it")
+        world.print(f"no finished pretraining on scenes under {outputs}/: only random weights; run 'accelerate launch "
+                    "pretrain/main.py' first to compare with it")
     else:
-        starts.append(str(newest))
+        starts.append(newest)
     rows = []
     for weights in starts:
         config = load(TransferConfig, [f"--model.weights={weights}"] if weights else [], base=config_path)
-        if weights:  # the file says what it is
-            config.model.common.backbone, config.model.common.backbone_options = None, {}
-        config.output = str(outputs / "transfer-demo" / ("pretrained" if weights else "random"))
-        if weights:
-            config.output += f"-{newest.name.rsplit('-', 1)[-1]}"
+        config.output = str(outputs / "transfer-demo" / (f"from-{weights.name}" if weights else "random"))
         world.print(f"\nfrom {weights or 'random weights'}")
         singles = single_task_results(config, world)
         code = run_single(config, world, "multi-task", singles)
@@ -50,14 +46,16 @@ def run_demo(config_path: Path, world: Accelerator, outputs: Path = Path("output
     return 0
 
 
-def newest_pretraining(outputs: Path) -> Path | None:
-    """Folder of the pretraining run on scenes that finished last."""
+def newest_pretraining(outputs: Path, model: ModelConfig) -> Path | None:
+    """Folder of the pretraining run on scenes, with this backbone, that finished last."""
     finished = sorted(outputs.glob("*/results.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in finished:
         try:
             results = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError):
+            trained = yaml.safe_load(path.with_name("config.yaml").read_text())["model"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             continue
-        if results.get("kind") == "pretrain" and results.get("data") == "scenes":
+        same = trained.get("backbone") == model.backbone and trained.get("backbone_options") == model.backbone_options
+        if results.get("kind") == "pretrain" and results.get("data") == "scenes" and same:
             return path.parent
     return None

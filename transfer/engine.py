@@ -72,7 +72,8 @@ class Transfer:
         self.optimizer = config.optimizer.build(groups)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.forward, self.optimizer = world.prepare(model, self.optimizer)
-        self.schedule = config.schedule.build(self._losses, self.balance, self._backward, self.optimizer)
+        self.schedule = config.schedule.build(self._losses, self.balance, self._backward, self.optimizer,
+                                              sum_over_processes)
         self.batches = Batches(len(self.train_split), config.batch_size, config.epochs, seed=config.seed,
                                rank=world.process_index, world=world.num_processes)
         self.lr_factor = config.lr_schedule.build()
@@ -138,9 +139,11 @@ class Transfer:
 
     def log_values(self) -> dict[str, Any]:
         """Losses of the last step over the whole batch."""
-        values = sum_over_processes(torch.stack(list(self.losses.values())).detach()).tolist()
-        losses = {f"loss_{name}": value for name, value in zip(self.losses, values, strict=True)}
-        return {"loss": sum(values), **losses, "lr": self.optimizer.param_groups[0]["lr"]}
+        pooled = sum_over_processes(torch.stack(list(self.losses.values())))
+        losses = {f"loss_{name}": value for name, value in zip(self.losses, pooled.tolist(), strict=True)}
+        with torch.no_grad():
+            objective = self.balance.total(pooled)
+        return {"loss": float(objective), **losses, "lr": self.optimizer.param_groups[0]["lr"]}
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class Transfer:
     def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """Validation, where it is due: its metrics, and whether they are the best so far."""
         every = self.config.evaluation.every
-        if not every or (epoch % every and epoch != self.config.epochs) or "val" not in self.data.splits:
+        if not every or (epoch % every and epoch != self.config.epochs):
             return {}, False
         metrics = self.evaluate("val")
         score = self._score(metrics)
@@ -164,14 +167,17 @@ class Transfer:
         return {"val": metrics, "score": score}, best
 
     def _score(self, metrics: dict[str, dict[str, float]]) -> float:
-        """Mean over the tasks of the log ratio of the primary metric to its first value: free of units."""
+        """Mean over the tasks of the log ratio of the primary metric to its first value: free of units.
+
+        A task without a value (no label of it in the split) is left out.
+        """
         primary = {name: metrics[name][self.tasks[name].primary] for name in self.config.tasks}
-        first = self.first = self.first or primary
+        primary = {name: value for name, value in primary.items() if math.isfinite(value)}
+        first = self.first = {**primary, **self.first}
         tiny = 1e-6
         gains = [(1 if self.tasks[name].higher_is_better else -1)
                  * math.log(max(value, tiny) / max(first[name], tiny)) for name, value in primary.items()]
-        score = math.fsum(gains) / len(gains)
-        return score if math.isfinite(score) else -math.inf
+        return math.fsum(gains) / len(gains) if gains else -math.inf
 
     @torch.no_grad()
     def evaluate(self, split: str, bar: bool = False) -> dict[str, dict[str, float]]:
@@ -266,6 +272,11 @@ def _check_evaluation(config: TransferConfig, data: DataSet) -> None:
     if split not in data.splits:
         raise UserError(f"evaluation.split: the data set has no split '{split}'{closest(split, data.splits)}: it has "
                         f"{', '.join(data.splits)}")
+    if config.evaluation.every and "val" not in data.splits:
+        raise UserError("evaluation.every: the data set has no split 'val' to validate on: set it to 0")
+    if config.evaluation.select == "best" and not config.evaluation.every:
+        raise UserError("evaluation.select is best, and nothing is validated: set --evaluation.every to the epochs "
+                        "between two validations")
     as_size(config.evaluation.size, "evaluation")
 
 

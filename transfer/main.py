@@ -21,25 +21,26 @@ def main() -> int:
     from transfer.config import TransferConfig
 
     config = load(TransferConfig, prog="transfer/main.py", base=DEMO)
-    label = f"{config.data.name}-{config.model.name}"
-    folder = default_folder("transfer", label, config, config.name, config.output)
-    config.output = str(folder)
 
     from transfer.baselines import single_task_results
     from transfer.demo import run_demo
     from transfer.engine import check
     from transfer.results import joined_singles, read_results
-    from transfer.single_run import run_single
+    from transfer.single_run import inputs, run_single
     from transfer.table import build_table
 
+    label, extra = f"{config.data.name}-{config.model.name}", inputs(config)
+    folder = default_folder("transfer", label, config, config.name, config.output, extra)
+    config.output = str(folder)
     world = start(mixed_precision=config.mixed_precision, threads=config.threads,
                   log_with=available_trackers(config.loop.trackers), project_dir=folder)
     if len(sys.argv) == 1:
         return run_demo(DEMO, world)
-    with Run(folder, config, resume=config.resume, main=world.is_main_process) as run:  # before hours of baselines
-        world.wait_for_everyone()
-        finished = run.finished
-    if finished:
+    with Run(folder, config, resume=config.resume, main=world.is_main_process, extra=extra) as run:
+        world.wait_for_everyone()  # a folder that cannot be used is refused before hours of baselines
+        done = run.finished and (config.baseline == "none" or run.results()["single_task"] is not None
+                                 or config.model.name == "single_task")
+    if done:
         world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
         return 0
     if config.baseline == "auto":

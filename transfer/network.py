@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.errors import UserError
 from mtl_heads import build_model
 from mtl_heads.backbones import create_backbone
 from transfer.config import TransferConfig
@@ -58,13 +59,17 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
     convention = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = (torch.tensor(convention.get(key) or default).view(3, 1, 1)
                  for key, default in zip(("mean", "std"), IMAGENET, strict=True))
+    for task in config.auxiliary:
+        if not tasks[task].dense:
+            raise UserError(f"auxiliary task '{task}' has one label per image, and auxiliary tasks are dense: put it "
+                            "in tasks")
     main = {task: tasks[task] for task in config.tasks}
     network = build_model(
         config.model.name, backbone,
         dense={name_: task.channels for name_, task in main.items() if task.dense},
         image={name_: task.channels for name_, task in main.items() if not task.dense},
         auxiliary={task: tasks[task].channels for task in config.auxiliary},
-        **{key: value for key, value in config.model.options.items()},
+        **config.model.options,
     )
     return Network(config.partition.build(network), name, mean, std)
 

@@ -11,19 +11,18 @@ import yaml
 
 from harness.config import as_dict
 from harness.report import Curves, Section, pyplot, save_figure, write_report
-from harness.run import Run
+from harness.run import Run, read_metrics
 from transfer.data.loading import Evaluated
 from transfer.engine import Transfer
 from transfer.results import joined_singles
 from transfer.table import Table, build_table
 
 
-def write_transfer_report(transfer: Transfer, run: Run, results: dict[str, Any],
-                          singles: dict[str, dict[str, Any]] | None, lines: list[dict[str, Any]]) -> None:
-    """``report.html`` of one run: table, curves, panels, every metric, configuration."""
+def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, dict[str, Any]] | None) -> None:
+    """``report.html`` of one run: table, the panels drawn before, curves, every metric, configuration."""
     rows = [*([joined_singles(singles)] if singles else []), results]
-    panels = draw_panels(transfer, run.figures / "panels.png")
-    curves = Curves(_panels(lines)).draw(run.figures / "curves.png")
+    panels = run.figures / "panels.png"
+    curves = Curves(_panels(read_metrics(run.folder))).draw(run.figures / "curves.png")
     sections = [
         table_section("Result", build_table(rows)),
         Section("Predictions", figures=[(panels, f"Image, then truth and prediction of each task, "
@@ -31,7 +30,7 @@ def write_transfer_report(transfer: Transfer, run: Run, results: dict[str, Any],
         Section("Curves", figures=[(curves, "Every logged step")]),
         Section("All metrics", header=("task", "metric", "value", *(["single-task"] if singles else [])),
                 rows=_metric_rows(results)),
-        Section("Configuration", code=yaml.safe_dump(as_dict(transfer.config), sort_keys=False)),
+        Section("Configuration", code=yaml.safe_dump(as_dict(run.config), sort_keys=False)),
     ]
     write_report(run.folder / "report.html", f"Transfer {results['name']}", sections,
                  f"{results['architecture']} on {results['dataset']}, {results['backbone']} from "

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.config import digest, identity
 from harness.errors import UserError
 from harness.world import versions
 from mtl_heads.resources import multiply_adds, parameters
@@ -22,26 +23,38 @@ def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, 
     config, tasks = transfer.config, transfer.tasks
     primary = {task: tasks[task].primary for task in config.tasks}
     higher = {task: bool(tasks[task].higher_is_better) for task in config.tasks}
-    single = {task: singles[task]["metrics"][task] for task in config.tasks} if singles else None
-    delta = None
-    if single:
-        delta = delta_mtl({task: metrics[task][primary[task]] for task in config.tasks},
-                          {task: single[task][primary[task]] for task in config.tasks}, higher)
     image = transfer.train_split[0]["image"]
     size = config.evaluation.size or image.shape[:2]
-    return {
+    results = {
         "name": name, "dataset": config.data.name, "architecture": config.model.name,
         "backbone": transfer.network.backbone, "weights": config.model.common.weights,
         "strategy": {"balance": config.balance.name, "schedule": config.schedule.name,
                      "partition": config.partition.name},
         "seed": config.seed, "split": config.evaluation.split, "metrics": metrics, "primary": primary,
-        "higher_is_better": higher, "single_task": single, "delta_mtl": delta,
+        "higher_is_better": higher, "single_task": None, "delta_mtl": None,
         "parameters": parameters(transfer.model),
         "macs": multiply_adds(transfer.model, size if isinstance(size, int) else tuple(size[:2])),
         "train_seconds": transfer.seconds, "step_seconds": step_seconds, "threads": torch.get_num_threads(),
         "processes": transfer.world.num_processes, "versions": versions(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "recipe": recipe_digest(config), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    return compare_with(results, singles) if singles else results
+
+
+def recipe_digest(config: Any) -> str:
+    """Stands for all of a configuration that changes results, but for the seed."""
+    recipe = identity(config)
+    recipe.pop("seed")
+    return digest(recipe)
+
+
+def compare_with(results: dict[str, Any], singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """``results`` with the figures of single-task networks, and Δ_MTL against them."""
+    metrics, primary = results["metrics"], results["primary"]
+    single = {task: singles[task]["metrics"][task] for task in metrics}
+    delta = delta_mtl({task: metrics[task][primary[task]] for task in metrics},
+                      {task: single[task][primary[task]] for task in metrics}, results["higher_is_better"])
+    return {**results, "single_task": single, "delta_mtl": delta}
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -70,5 +83,7 @@ def joined_singles(singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
              for key in ("parameters", "macs", "train_seconds", "step_seconds")}
     parts = {key: {task: result[key][task] for task, result in singles.items()}
              for key in ("metrics", "primary", "higher_is_better")}
-    return {**first, **parts, **costs, "name": "single-task networks", "single_task": parts["metrics"],
-            "delta_mtl": 0.0}
+    joined = {**first, **parts, **costs, "name": "single-task networks", "single_task": parts["metrics"],
+              "delta_mtl": 0.0}
+    joined.pop("folder", None)  # it is no run of its own
+    return joined

@@ -8,13 +8,23 @@ from typing import Any
 from accelerate import Accelerator
 
 from harness.config import as_dict
-from harness.run import Run, read_metrics
+from harness.run import Run
 from transfer.config import TransferConfig
+
+
+def inputs(config: TransferConfig) -> dict[str, Any]:
+    """Digests of what a configuration only names: the content of the weights, and the data."""
+    from pretrain.checkpoints import content_digest
+
+    weights = config.model.common.weights
+    return {"weights": content_digest(weights) if weights else None, "data": config.data.build().fingerprint()}
 
 
 def run_single(config: TransferConfig, world: Accelerator, description: str = "transfer",
                singles: dict[str, dict[str, Any]] | None = None, track: bool = False) -> int:
     """Train (or go on training) in ``config.output``, evaluate, and write results and report.
+
+    A finished run is left as it is, but for the comparison with ``singles`` where it has none yet.
 
     Args:
         config: with ``output`` set.
@@ -27,13 +37,18 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
         0 when done, or 128 + the signal that asked to stop.
     """
     from transfer.engine import Transfer
-    from transfer.report import write_transfer_report
-    from transfer.results import collect_results
+    from transfer.report import draw_panels, write_transfer_report
+    from transfer.results import collect_results, compare_with
 
     folder = Path(config.output)
-    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep) as run:
+    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep,
+             extra=inputs(config)) as run:
         world.wait_for_everyone()
         if run.finished:
+            if world.is_main_process and singles and run.results()["single_task"] is None:
+                results = compare_with(run.results(), singles)
+                write_transfer_report(run, results, singles)
+                run.finish(results)
             world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
             return 0
         transfer = Transfer(config, world)
@@ -58,7 +73,8 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
             results = collect_results(transfer, folder.name, metrics, singles,
                                       transfer.seconds / max(1, transfer.step))
             write_backbone(transfer, run)
-            write_transfer_report(transfer, run, results, singles, read_metrics(folder))
+            draw_panels(transfer, run.figures / "panels.png")
+            write_transfer_report(run, results, singles)
             run.finish(results)
         world.wait_for_everyone()
     return 0

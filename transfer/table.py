@@ -163,10 +163,10 @@ def describe(result: Result) -> dict[str, str]:
 
 
 def _group(results: Iterable[Result]) -> list[list[Result]]:
-    """Runs that differ in the seed only, together."""
+    """Runs that differ in the seed only, together: by their recipe where they state it."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault(tuple(describe(result).values()), []).append(result)
+        groups.setdefault((*describe(result).values(), str(result.get("recipe", ""))), []).append(result)
     if not groups:
         raise UserError("there are no results to compare: give finished runs")
     separate: list[list[Result]] = []

@@ -62,7 +62,7 @@ def offline(page):
 
 def test_baselines_results_and_comparison(programs):
     """``--baseline auto`` trains each single-task network once; a second run trains only itself."""
-    options = ["--baseline=auto", "--tasks=[depth, normals]", "--balance.weights={normals: 2}"]
+    options = ["--baseline=auto", "--tasks=[depth, normals]", "--balance.name=fixed", "--balance.weights={normals: 2}"]
     first = programs.main("transfer", "--name=first", *options)
     assert first.code == 0, first.err
     singles = sorted(path for path in (programs.folder / "outputs" / "single_task").iterdir() if path.is_dir())
@@ -92,6 +92,15 @@ def test_baselines_results_and_comparison(programs):
     again = programs.main("transfer", "--name=second", *options, "--balance.weights={depth: 3}")
     assert again.code == 0 and "outputs/second is finished; its report is" in again.out
 
+    late = ["--name=late", "--balance.weights={depth: 4}"]  # without a baseline at first: only the comparison is added
+    assert programs.main("transfer", *options, *late, "--baseline=none").code == 0
+    path = programs.folder / "outputs" / "late" / "results.json"
+    before = json.loads(path.read_text())
+    assert before["delta_mtl"] is None and programs.main("transfer", *options, *late).code == 0
+    after = json.loads(path.read_text())
+    assert after["delta_mtl"] is not None and after["single_task"] == results["single_task"]
+    assert {**after, "delta_mtl": None, "single_task": None} == before
+
     alone = ["--tasks=[depth]", "--balance.name=equal"]
     named = programs.main("transfer", "--name=third", *alone, f"--baseline={singles[0]}")
     assert named.code == 0
@@ -114,7 +123,9 @@ def test_baselines_results_and_comparison(programs):
 
 def test_mistakes_are_found_before_baselines_are_trained(programs):
     options = ["--output=run", "--baseline=auto", "--tasks=[depth]"]
-    assert "balance.weights has a weight for" in programs.main("transfer", *options).error  # the demo's own weights
+    weights = ["--balance.name=fixed", "--balance.weights={normals: 2}"]
+    assert "balance.weights has a weight for" in programs.main("transfer", *options, *weights).error
+    assert "nothing is validated" in programs.main("transfer", *options, "--evaluation.select=best").error
     assert "evaluation.split" in programs.main(
         "transfer", *options, "--balance.name=equal", "--evaluation.split=tests").error
     (programs.folder / "run" / "config.yaml").write_text("epochs: 99\n")

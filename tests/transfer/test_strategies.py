@@ -51,7 +51,7 @@ class Problem:
         self.optimizer = torch.optim.SGD([self.value], lr=0.1)
         self.calls = []
         self.schedule: Schedule = SCHEDULES.get("shared")(
-            self.forward, build_balance(balance, ["a", "b"], **options), self.backward, self.optimizer)
+            self.forward, build_balance(balance, ["a", "b"], **options), self.backward, self.optimizer, lambda value: value)
 
     def forward(self, part, tasks):
         losses = {"a": part * self.value.pow(2).sum(), "b": part * (self.value - 3).pow(2).sum()}
@@ -76,3 +76,41 @@ def test_shared_is_one_step_on_the_combination_whatever_the_parts(parts):
 def test_full_is_the_model_as_it_is():
     model = torch.nn.Linear(1, 1)
     assert PARTITIONS.get("full")(model) is model
+
+
+def test_a_rule_that_is_not_linear_sees_the_losses_of_the_whole_batch():
+    """Σ_t L_t²: two processes that hold a third and two thirds of each loss take the step of one that holds all."""
+    from transfer.strategies.base import LossBalance
+
+    class Square(LossBalance):
+        def __init__(self, tasks):
+            super().__init__(tasks)
+            self.scale = torch.nn.Parameter(torch.tensor([2.0, 3.0], dtype=torch.float64))
+
+        def total(self, losses):
+            return (self.scale * losses).square().sum()
+
+    start, share = torch.tensor([1.0, -2.0], dtype=torch.float64), [1 / 3, 2 / 3]
+
+    def losses(value, part):
+        return {"a": part * value.pow(2).sum(), "b": part * (value - 3).pow(2).sum()}
+
+    whole = start.clone().requires_grad_()
+    rule = Square(["a", "b"])
+    rule.total(torch.stack(list(losses(whole, 1.0).values()))).backward()
+    gradients, scales = [], []
+    everything = torch.stack(list(losses(start, 1.0).values()))
+    for part in share:
+        value, mine = start.clone().requires_grad_(), Square(["a", "b"])
+        optimizer = torch.optim.SGD([value], lr=0.0)
+        optimizer.zero_grad = lambda **_: None
+        pool = lambda x: everything.clone() if x.shape else torch.tensor(2.0, dtype=torch.float64)  # noqa: E731
+        schedule = SCHEDULES.get("shared")(lambda p, t, v=value: losses(v, p), mine,
+                                           lambda total, last: (total * 2).backward(), optimizer, pool)
+        schedule.step([part], ["a", "b"])
+        gradients.append(value.grad / 2)  # processes average
+        scales.append(mine.scale.grad)
+    assert torch.allclose(sum(gradients), whole.grad)
+    assert all(torch.allclose(scale, rule.scale.grad) for scale in scales)
+    with pytest.raises(UserError, match="set --accumulation 1"):
+        schedule.step([0.5, 0.5], ["a", "b"])

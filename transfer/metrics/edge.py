@@ -10,7 +10,7 @@ from transfer.metrics.thresholds import threshold_counts
 
 
 class Edge(SetMetric):
-    """odsF: the F-measure of pooled pixels at the one best threshold of the whole set (percent).
+    """odsF_quick: the F-measure of pooled pixels at the one best threshold of the whole set (percent).
 
     Source: Martin et al. 2004 ("optimal data-set scale"), as used by Vandenhende 2022, chapter 5,
     with 99 thresholds. Here a predicted edge pixel counts only exactly on a true one: no thinning, no
@@ -36,7 +36,7 @@ class Edge(SetMetric):
         self.positives += labelled[:, 1].sum()
 
     def compute(self) -> dict[str, float]:
-        """``{"odsF"}`` in percent; ``nan`` when neither an edge nor a prediction of one exists."""
+        """``{"odsF_quick"}`` in percent; ``nan`` when neither an edge nor a prediction of one exists."""
         # F = 2 TP / (predicted + true), which is 2PR / (P + R) without its divisions by zero
         f = ratio(2 * self.hits, self.hits + self.false + self.positives, 100)
-        return {"odsF": float(f[~f.isnan()].max()) if bool((~f.isnan()).any()) else float("nan")}
+        return {"odsF_quick": float(f[~f.isnan()].max()) if bool((~f.isnan()).any()) else float("nan")}

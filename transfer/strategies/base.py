@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -22,7 +22,14 @@ class Balance(nn.Module):
 
 
 class LossBalance(Balance, ABC):
-    """A rule that needs the values of the losses alone."""
+    """A rule that needs the values of the losses alone.
+
+    Attributes:
+        linear: the objective is linear in the losses, with weights that do not depend on them; so the
+            parts of a batch can be weighed one by one.
+    """
+
+    linear: ClassVar[bool] = False
 
     @abstractmethod
     def total(self, losses: Tensor) -> Tensor:
@@ -43,14 +50,17 @@ class Schedule(ABC):
         forward: ``(part of the batch, tasks) -> {task: loss}``, where the losses of the parts add up to
             those of the batch.
         balance: the objective of a step.
-        backward: takes the gradient of a scalar, accumulating; its second argument says whether this is
-            the batch's last part, when processes exchange gradients.
+        backward: takes the gradient of a scalar, accumulating and summing over processes; its second
+            argument says whether this is the batch's last part, when processes exchange gradients.
         optimizer: steps and clears gradients.
+        pool: sums a tensor over the processes.
     """
 
     def __init__(self, forward: Callable[[Any, Sequence[str]], dict[str, Tensor]], balance: Balance,
-                 backward: Callable[[Tensor, bool], None], optimizer: Any) -> None:
+                 backward: Callable[[Tensor, bool], None], optimizer: Any,
+                 pool: Callable[[Tensor], Tensor]) -> None:
         self.forward, self.balance, self.backward, self.optimizer = forward, balance, backward, optimizer
+        self.pool = pool
 
     @abstractmethod
     def step(self, parts: Sequence[Any], tasks: Sequence[str]) -> dict[str, Tensor]:

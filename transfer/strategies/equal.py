@@ -12,5 +12,7 @@ from transfer.strategies.registry import BALANCES
 class Equal(LossBalance):
     """Σ_t L_t, the plain sum of the losses."""
 
+    linear = True
+
     def total(self, losses: Tensor) -> Tensor:
         return losses.sum()

@@ -24,6 +24,8 @@ class Fixed(LossBalance):
         UserError: a weight for a task that is not trained, or a negative one.
     """
 
+    linear = True
+
     def __init__(self, tasks: Sequence[str], weights: dict[str, float] | None = None) -> None:
         super().__init__(tasks)
         weights = weights or {}

@@ -20,7 +20,7 @@ class Edge(BinaryMap):
         positive_weight: weight w of edge pixels in the loss; the others weigh 1 − w.
     """
 
-    primary = "odsF"
+    primary = "odsF_quick"
 
     def __init__(self, positive_weight: float = 0.95) -> None:
         if not 0 <= positive_weight <= 1:
