@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from harness.files import write_atomically
 class CheckpointStore:
     """The ``checkpoints`` folder of a run: ``last.pt``, ``best.pt`` and earlier ones.
 
+    Whether weights are any good shows in the next step only. So a new ``last.pt`` is on trial: its
+    predecessor stays as ``.previous.pt`` until :meth:`settle` is called, and :meth:`go_back` takes it
+    back.
+
     Args:
         folder: where the files are.
         keep: how many of the newest checkpoints stay, ``last.pt`` among them; the earlier ones are
@@ -28,15 +33,58 @@ class CheckpointStore:
         self.keep = max(1, keep)
         self.last = self.folder / "last.pt"
         self.best = self.folder / "best.pt"
+        self.previous = self.folder / ".previous.pt"
 
     def save(self, state: dict[str, Any], *, best: bool = False) -> None:
-        """Write ``state`` (which has a ``"step"``) as ``last.pt``, and as ``best.pt`` when asked.
+        """Write ``state`` (which has a ``"step"``) as ``last.pt``, on trial, and as ``best.pt`` when asked.
 
         Raises:
             UserError: the disk is full or not writable; the files that were there stay.
         """
         if self.keep > 1:
             self._retire()
+        on_trial = self.previous.exists()
+        try:
+            self._set_aside()
+            self._write(state, best)
+        except BaseException as error:
+            if not on_trial:  # what was there before is still last.pt
+                self.settle()
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write {self.previous}: {error.strerror}. Free some space, then start the "
+                                "same command again") from error
+            raise
+
+    def settle(self) -> None:
+        """``last.pt`` is good: its predecessor may go."""
+        self.previous.unlink(missing_ok=True)
+
+    def go_back(self) -> None:
+        """If ``last.pt`` is on trial, put its predecessor in its place; without one, remove it."""
+        if not self.previous.exists():
+            return
+        if self.previous.stat().st_size:
+            os.replace(self.previous, self.last)
+        else:
+            self.last.unlink(missing_ok=True)
+            self.settle()
+
+    def _set_aside(self) -> None:
+        """Keep ``last.pt`` as the predecessor of what comes; an empty file says that there is none."""
+        if self.previous.exists():  # older, and proved
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.last.exists():
+            self.previous.touch()
+            return
+        try:
+            os.link(self.last, self.previous)
+        except OSError:  # a file system without hard links
+            temporary = self.folder / ".previous.pt.copy.tmp"
+            shutil.copyfile(self.last, temporary)
+            os.replace(temporary, self.previous)
+
+    def _write(self, state: dict[str, Any], best: bool) -> None:
         if not best:
             save_file(self.last, state)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ class LoopConfig:
         trackers: of accelerate, each used when it is installed (tensorboard, wandb, ...).
     """
 
-    log_steps: int = 10
+    log_steps: int = volatile(10)
     save_steps: int = volatile(0)
     save_minutes: float = volatile(10.0)
     keep: int = volatile(1)
@@ -47,12 +47,14 @@ class Trainee(Protocol):
         seconds: time spent training, over all resumptions.
         batches: which samples make up which step.
         loss: of the last step, a scalar on the device.
+        optimizer: its parameters are what is trained.
     """
 
     step: int
     seconds: float
     batches: Batches
     loss: Tensor
+    optimizer: torch.optim.Optimizer
 
     def train_step(self, batch: dict[str, Any]) -> None:
         """One optimiser step."""
@@ -68,21 +70,37 @@ class Trainee(Protocol):
 
 
 def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: Accelerator, config: LoopConfig,
-          description: str) -> int:
+          description: str, before_save: Callable[[], None] | None = None) -> int:
     """Train from ``trainee.step`` to the end of its batches.
+
+    Weights are saved after their step, and how good they are shows in the loss of the next. So nothing
+    is saved whose norm is not finite, and the checkpoint before stays until the next loss is (see
+    :class:`harness.checkpoint.CheckpointStore`).
+
+    Args:
+        trainee: what is trained.
+        loader: of its batches.
+        run: where to log and save.
+        world: accelerate's view of the processes.
+        config: when to log and save.
+        description: stands before the progress bar.
+        before_save: called on all processes before the main one saves.
 
     Returns:
         0 when done, or 128 + the signal that asked to stop; everything is saved then.
 
     Raises:
-        UserError: the loss is not finite; the last good checkpoint stays.
+        UserError: the loss or the weights are not finite; the last good checkpoint stays.
     """
     batches = trainee.batches
     steps, total = batches.steps_per_epoch, batches.epochs * batches.steps_per_epoch
     if trainee.step >= total:
+        if run.main:
+            run.checkpoints.settle()
         return 0
     batches.start = trainee.step
-    flag, finite = SharedFlag(), torch.ones((), dtype=torch.bool, device=world.device)
+    flag, health = SharedFlag(), _Health(trainee, world.device)
+    trial = True  # whether last.pt is on trial; a run that was stopped may have left it so
     bar = progress(batches.epochs * batches.images_per_epoch, initial=batches.images_before(trainee.step),
                    description=description, enabled=run.main)
     clock = _Clock()
@@ -95,42 +113,86 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
             trainee.train_step(batch)
             step = trainee.step
             images = batches.images_before(step) - before
-            finite &= torch.isfinite(trainee.loss)  # read only when something is logged or saved
+            health.see(trainee.loss)
             clock.images += images
             bar.update(images)
             end_of_epoch, last = step % steps == 0, step == total
-            if step % config.log_steps == 0 or last:
-                _check(finite, flag, step, steps)
+            due = step % config.log_steps == 0 or last
+            if due or end_of_epoch or trial:
+                _check(health.loss(), flag, run, step, steps)
+            if trial:
+                if run.main:
+                    run.checkpoints.settle()
+                trial = False
+            if due:
                 values = {"step": step, "epoch": (step - 1) // steps, **trainee.log_values()}
                 speed = clock.restart(world.device)
-                run.log({**values, "time": speed})
+                with flag.together():
+                    run.log({**values, "time": speed})
                 if world.trackers:
                     world.log({**values, **{f"time/{key}": value for key, value in speed.items()}}, step=step)
                 bar.set_postfix_str(f"epoch {values['epoch'] + 1}/{batches.epochs}, loss {values['loss']:.3f}")
             best = False
             if end_of_epoch:
-                _check(finite, flag, step, steps)
                 with clock.paused():
                     line, best = trainee.end_of_epoch(step // steps)
-                if line:
-                    run.log({"step": step, "epoch": step // steps - 1, **line})
+                with flag.together():
+                    if line:
+                        run.log({"step": step, "epoch": step // steps - 1, **line})
             asked = flag.largest(interrupts.received or int(run.main and clock.minutes_due(config.save_minutes)))
             periodic = step % config.save_steps == 0 if config.save_steps else end_of_epoch
             if periodic or best or asked or last:
-                _check(finite, flag, step, steps)
+                _check(health.loss_and_weights(), flag, run, step, steps)
+                if before_save is not None:
+                    before_save()
                 trainee.seconds += clock.lap()
-                if run.main:
-                    run.checkpoints.save(trainee.state_dict(), best=best)
+                with flag.together():
+                    if run.main:
+                        run.checkpoints.save(trainee.state_dict(), best=best)
+                trial = True
             if asked > 1:
                 return 128 + asked
+    if run.main:
+        run.checkpoints.settle()  # no step is left to try it
     return 0
 
 
-def _check(finite: Tensor, flag: SharedFlag, step: int, steps_per_epoch: int) -> None:
-    if flag.largest(int(not finite.item())):
-        raise UserError(f"the loss is not finite any more by step {step} (epoch {(step - 1) // steps_per_epoch}); the "
-                        "last checkpoint, from before, stays. Lower --optimizer.lr, or set --mixed_precision to no "
-                        "or bf16")
+class _Health:
+    """Whether all losses so far, and the weights, are finite; the device is asked only when something is due."""
+
+    def __init__(self, trainee: Trainee, device: torch.device) -> None:
+        self._trainee = trainee
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def see(self, loss: Tensor) -> None:
+        """After every step."""
+        self._finite &= torch.isfinite(loss)
+
+    def loss(self) -> int:
+        """0, or 1 if a loss was not finite."""
+        return int(not self._finite.item())
+
+    @torch.no_grad()
+    def loss_and_weights(self) -> int:
+        """0, or 1 if a loss was not finite, or 2 if the weights are not; one wait for the device for both."""
+        weights = [value for group in self._trainee.optimizer.param_groups for value in group["params"]]
+        norm = torch.stack([value.float() for value in torch._foreach_norm(weights)]).sum()
+        losses, weights = torch.stack([self._finite, norm.isfinite().to(self._finite.device)]).tolist()
+        return 0 if losses and weights else 1 if not losses else 2
+
+
+def _check(found: int, flag: SharedFlag, run: Run, step: int, steps_per_epoch: int) -> None:
+    found = flag.largest(found)
+    if not found:
+        return
+    if run.main:
+        run.checkpoints.go_back()
+    last = run.checkpoints.last
+    what = "the loss is not finite any more by" if found == 1 else "the weights are not finite any more after"
+    cure = "Lower --optimizer.lr, or set --mixed_precision to no or bf16, "
+    cure += f"and go on from the last good checkpoint with --resume {last} --name NEW" if last.exists() else \
+        "and start again with --name NEW"
+    raise UserError(f"{what} step {step} (epoch {(step - 1) // steps_per_epoch}). {cure}")
 
 
 class _Clock:

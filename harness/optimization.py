@@ -49,6 +49,12 @@ class OptimizerConfig:
         except (ValueError, TypeError, AssertionError) as error:
             raise UserError(f"optimizer '{self.name}' with {self.options}: {error}") from error
 
+    def apply_to(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set what is configured here, after a state was loaded that brought its own (all but the rate)."""
+        given = {"weight_decay": self.weight_decay, "momentum": self.momentum, **self.options}
+        for group in optimizer.param_groups:
+            group.update({key: value for key, value in given.items() if key in group})
+
 
 @LR_SCHEDULES.register("cosine")
 def cosine() -> Callable[[float], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import select
 import sys
 from collections.abc import Callable
 
@@ -16,11 +16,19 @@ from harness.files import NO_SPACE  # noqa: E402
 
 
 def run_program(main: Callable[[], int | None]) -> None:
-    """Call ``main`` and exit with its code; a :class:`UserError` becomes one line and code 2."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL) if hasattr(signal, "SIGPIPE") else None
+    """Call ``main`` and exit with its code; a :class:`UserError` becomes one line and code 2.
+
+    A reader that has had enough (``| head``) ends the program quietly. The signal SIGPIPE stays off, as
+    Python has it: a closed connection, of a tracker for example, is an error that its owner handles.
+    """
     try:
         try:
             code = main()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not _nobody_reads():
+                raise
+            code = 141  # 128 + SIGPIPE, as a shell reports it
         except OSError as error:  # of a library that writes on its own, a tracker for example
             if error.errno not in NO_SPACE:
                 raise
@@ -37,3 +45,14 @@ def run_program(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr, flush=True)
         code = 130
     sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed; what is still to be written then goes nowhere."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True

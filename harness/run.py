@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import socket
 from contextlib import suppress
@@ -21,9 +22,9 @@ from harness.files import remove_leftovers, write_text
 class Run:
     """One folder under ``outputs/`` with everything a run writes.
 
-    ``config.yaml`` (complete), ``metrics.jsonl``, ``results.json`` (its presence means finished),
-    ``checkpoints/``, ``report.html``, ``figures/``. The main process holds a lock on it as long as
-    it lives; the system frees the lock when the process dies, however it dies.
+    ``config.yaml`` (complete), ``identity.json`` (``extra``), ``metrics.jsonl``, ``results.json`` (its
+    presence means finished), ``checkpoints/``, ``report.html``, ``figures/``. The main process holds a
+    lock on it as long as it lives; the system frees the lock when the process dies, however it dies.
 
     Args:
         folder: the run's directory.
@@ -32,16 +33,20 @@ class Run:
             and a path starts a new folder from that checkpoint.
         main: False on all processes but the main one, which alone writes.
         keep: checkpoints to keep.
+        extra: what the run depends on and the configuration only names, as plain data: digests of the
+            weights it starts from and of its data. Compared like the configuration; None: not compared.
 
     Raises:
         UserError: another process holds the folder, or it belongs to another configuration.
     """
 
     def __init__(self, folder: str | Path, config: Any, *, resume: str = "auto", main: bool = True,
-                 keep: int = 1) -> None:
+                 keep: int = 1, extra: dict[str, Any] | None = None) -> None:
         self.folder = Path(folder)
         self.main = main
         self.config = config
+        self.extra = extra
+        self.identity_path = self.folder / "identity.json"
         self.checkpoints = CheckpointStore(self.folder / "checkpoints", keep)
         self.metrics_path = self.folder / "metrics.jsonl"
         self.results_path = self.folder / "results.json"
@@ -75,28 +80,30 @@ class Run:
         return None
 
     def begin(self, step: int) -> None:
-        """Write ``config.yaml`` and open ``metrics.jsonl`` at ``step``; what was logged later goes."""
+        """Write ``config.yaml`` and ``identity.json``; open ``metrics.jsonl`` at ``step``, what came later goes."""
         if not self.main:
             return
         write_text(self.folder / "config.yaml", yaml.safe_dump(as_dict(self.config), sort_keys=False))
-        lines = [json.dumps(line) for line in read_metrics(self.folder) if line["step"] <= step]
+        if self.extra is not None:
+            write_text(self.identity_path, encode(self.extra, indent=2) + "\n")
+        lines = [encode(line) for line in read_metrics(self.folder) if line["step"] <= step]
         write_text(self.metrics_path, "".join(f"{line}\n" for line in lines))
         self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append one JSON object to ``metrics.jsonl``; it has a ``step``."""
+        """Append one JSON object to ``metrics.jsonl``; it has a ``step``. What is not a finite number is null there."""
         if self.main:
             try:
-                self._metrics.write(json.dumps(line) + "\n")
+                self._metrics.write(encode(line) + "\n")
                 self._metrics.flush()
             except OSError as error:
                 raise UserError(f"cannot write {self.metrics_path}: {error.strerror}. Free some space, then "
                                 "start the same command again") from error
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write ``results.json``: the run is done."""
+        """Write ``results.json``: the run is done. What is not a finite number is null there."""
         if self.main:
-            write_text(self.results_path, json.dumps(results, indent=2) + "\n")
+            write_text(self.results_path, encode(results, indent=2) + "\n")
 
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``."""
@@ -164,24 +171,69 @@ class Run:
         if changed:
             raise UserError(f"run folder {self.folder} belongs to another configuration ({'; '.join(changed[:4])}"
                             f"{'; …' if len(changed) > 4 else ''}): choose another --name or --output")
+        self._check_extra()
+
+    def _check_extra(self) -> None:
+        if self.extra is None or not self.identity_path.exists():
+            return
+        try:
+            stored = json.loads(self.identity_path.read_text(encoding="utf-8"))
+        except ValueError:
+            stored = None
+        if not isinstance(stored, dict):
+            raise UserError(f"{self.identity_path} is damaged: choose another --name or --output, or remove the folder")
+        changed = differences(stored, json.loads(encode(self.extra)))
+        if changed:
+            raise UserError(f"run folder {self.folder} was begun with other content behind the same configuration "
+                            f"({'; '.join(changed[:4])}{'; …' if len(changed) > 4 else ''}): put that back, or choose "
+                            "another --name or --output")
 
 
-def default_folder(kind: str, label: str, config: Any, name: str | None, output: str | None) -> Path:
-    """``--output``, or ``outputs/<--name>``, or a name made from what is run."""
+def default_folder(kind: str, label: str, config: Any, name: str | None, output: str | None,
+                   extra: dict[str, Any] | None = None) -> Path:
+    """``--output``, or ``outputs/<--name>``, or a name made from what is run.
+
+    Args:
+        kind: first part of the name that is made.
+        label: second part of it.
+        config: the configuration, for the third.
+        name: ``--name``.
+        output: ``--output``.
+        extra: as for :class:`Run`.
+    """
     if output:
         return Path(output)
-    return Path("outputs") / (name or f"{kind}-{label}-{digest(identity(config))}")
+    data = identity(config)
+    return Path("outputs") / (name or f"{kind}-{label}-{digest({'config': data, 'extra': extra} if extra else data)}")
+
+
+def encode(data: Any, indent: int | None = None) -> str:
+    """Strict JSON: numbers that are not finite become null, at any depth."""
+    return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; a last line that a crash cut short is left out."""
+    """The lines of a run's ``metrics.jsonl``; a last line that a crash cut short is left out.
+
+    A value that was not a finite number is None.
+    """
     path = Path(folder) / "metrics.jsonl"
     if not path.exists():
         return []
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(json.loads(text, parse_constant=lambda _: None))
         except json.JSONDecodeError:
             break
     return lines

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -17,6 +18,7 @@ from harness.seeding import set_threads
 # What launchers say about the number of processes they started: torch's and accelerate's, then MPI's.
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "TASKLIFT_WORLD_SIZE")
 _STEP = "SLURM_STEP_NUM_TASKS"  # of srun; SLURM_NTASKS is of the whole job, whatever part of it this is
+T = TypeVar("T")
 _CURE = "On a CPU start them with 'accelerate launch --multi_gpu --num_processes N'"
 
 
@@ -96,9 +98,10 @@ def available_trackers(names: list[str]) -> list[str]:
 
 
 class SharedFlag:
-    """Lets every process know of a number that one of them has (the largest wins).
+    """Lets every process know of what one of them has: a number, an error, plain data.
 
-    It travels by a gloo group of its own, so that asking costs no synchronisation of a GPU.
+    It travels by a gloo group of its own, so that asking costs no synchronisation of a GPU. Every
+    process must make it, and call each of its methods, as often as the others do.
     """
 
     def __init__(self) -> None:
@@ -113,6 +116,54 @@ class SharedFlag:
         flag = torch.tensor([value], dtype=torch.int64)
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX, group=self._group)
         return int(flag)
+
+    def gather(self, value: T) -> list[T]:
+        """The ``value`` of every process, by rank; every process must call it."""
+        if not self._many:
+            return [value]
+        values: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(values, value, group=self._group)
+        return values
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise an error of one process on all of them, which otherwise wait for it for ever.
+
+        What is done inside must not wait for other processes itself.
+
+        Raises:
+            UserError: on the processes where nothing went wrong, with the message of the first where
+                something did; that one's own error goes on.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:
+            error = caught
+        if not self._many:
+            if error is not None:
+                raise error
+            return
+        if self.largest(int(error is not None)):
+            what = None if error is None else str(error) if isinstance(error, UserError) else repr(error)
+            said = self.gather(what)
+            if error is not None:
+                raise error
+            rank = next(rank for rank, message in enumerate(said) if message is not None)
+            raise UserError(f"process {rank} stopped: {said[rank]}")
+
+
+def main_first(world: Accelerator, make: Callable[[], T]) -> T:
+    """What ``make`` returns on this process, called on the first process of each machine before the others.
+
+    So one process fills a cache and the others find it. An error of one is raised on all.
+    """
+    flag = SharedFlag()
+    for turn in (True, False):
+        with flag.together():
+            if world.is_local_main_process is turn:
+                made = make()
+    return made
 
 
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:

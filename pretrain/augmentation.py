@@ -39,6 +39,9 @@ class Augmentation(nn.Module):
     Args:
         mean: of the channels, in [0, 1], subtracted at the end.
         std: of the channels, in [0, 1], divided by at the end.
+
+    Attributes:
+        convention: ``mean`` and ``std`` as plain numbers, for whoever uses the weights.
     """
 
     mean: Tensor
@@ -50,6 +53,7 @@ class Augmentation(nn.Module):
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        self.convention = {"mean": tuple(mean), "std": tuple(std)}
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -191,9 +195,9 @@ class Standard(Augmentation):
         sigma = low + torch.rand(len(images), generator=generator) * (high - low)
         # Three standard deviations each side, no wider than the reflected border can be.
         taps = [min(2 * math.ceil(3 * high) + 1, 2 * size - 1) for size in images.shape[-2:]]
-        return apply_to(
-            images, chosen, lambda x, s: gaussian_blur2d(x, tuple(taps), s[:, None].expand(-1, 2)), sigma
-        )
+        # On the host: kornia looks whether they are positive, and would wait for the device to tell.
+        sigma = sigma[chosen][:, None].expand(-1, 2)
+        return apply_to(images, chosen, lambda x: gaussian_blur2d(x, tuple(taps), sigma))
 
 
 @AUGMENTATIONS.register("mix")

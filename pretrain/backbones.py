@@ -40,7 +40,8 @@ def create_backbone(name: str, options: Mapping[str, Any] | None = None, sizes: 
         raise UserError(f"model.backbone '{name}' with {options or 'its own options'}: {_reason(error)}: change "
                         "--model.backbone_options") from error
     for size in sizes:
-        _try_size(backbone, name, size)
+        try_size(backbone, name, size, "change --crops.global_size and --crops.local_size (or --crops.local_crops 0), "
+                 "or --model.backbone_options, for example {img_size: …}")
     return backbone
 
 
@@ -59,19 +60,50 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 @torch.no_grad()
-def _try_size(backbone: nn.Module, name: str, size: int) -> None:
+def try_size(backbone: nn.Module, name: str, size: int, cure: str) -> None:
+    """Refuse a size of images that a backbone does not take; nothing of the backbone changes.
+
+    Args:
+        backbone: from :func:`create_backbone`.
+        name: timm's name of it.
+        size: side of square images, in pixels.
+        cure: what the user can do about it.
+
+    Raises:
+        UserError: it does not take them, or does not give one vector for each.
+    """
     backbone.eval()  # leaves batch statistics and random numbers alone
     try:
-        shape = tuple(backbone(torch.zeros(2, 3, size, size)).shape)
+        device = next(backbone.parameters()).device
+        shape = tuple(backbone(torch.zeros(2, 3, size, size, device=device)).shape)
     except _REFUSALS as error:
-        raise UserError(f"model.backbone '{name}' does not take views of {size} pixels: {_reason(error)}: change "
-                        "--crops.global_size and --crops.local_size (or --crops.local_crops 0), or "
-                        "--model.backbone_options, for example {img_size: …}") from error
+        raise UserError(f"model.backbone '{name}' does not take views of {size} pixels: {_reason(error)}: "
+                        f"{cure}") from error
     finally:
         backbone.train()
     if len(shape) != 2:
         raise UserError(f"model.backbone '{name}' gives features {shape}, and one vector for each image is needed: "
                         "leave its global_pool as it is")
+
+
+def unreached_parameters(module: nn.Module, images: Any) -> list[nn.Parameter]:
+    """Parameters that no output of a module depends on, found with one small backward pass.
+
+    Args:
+        module: gives a tensor or several; its statistics and gradients are left alone.
+        images: what it is called with.
+    """
+    training = module.training
+    module.eval()  # leaves batch statistics and random numbers alone
+    try:
+        outputs = module(images)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        values = [value for value in module.parameters() if value.requires_grad]
+        total = sum(output.float().sum() for output in outputs if output.requires_grad)
+        gradients = torch.autograd.grad(total, values, allow_unused=True)
+    finally:
+        module.train(training)
+    return [value for value, gradient in zip(values, gradients, strict=True) if gradient is None]
 
 
 def _reason(error: Exception) -> str:

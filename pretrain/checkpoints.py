@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -179,7 +180,7 @@ def save_backbone(
         for key, value in model.state_dict().items() if isinstance(value, Tensor)
     }
     content = save(state, metadata_of(architecture, options or {}, mean, std, input_size, metadata or {}))
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(_in_order(content)))
 
 
 def content_digest(source: str | Path) -> str:
@@ -188,8 +189,21 @@ def content_digest(source: str | Path) -> str:
     Args:
         source: as in :func:`load_backbone`.
     """
+    digest = hashlib.blake2b()
     with open(_resolve(source), "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:20]
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()[:20]
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes it in another order every time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _read(source: str | Path) -> tuple[Path, str, Encoder]:

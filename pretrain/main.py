@@ -15,7 +15,7 @@ def main() -> int:
     """Read the configuration, train or go on training, and write results, weights and report."""
     from harness.config import as_dict, load
     from harness.run import Run, default_folder
-    from harness.world import available_trackers, start
+    from harness.world import SharedFlag, available_trackers, start
     from pretrain.config import PretrainConfig
 
     config = load(PretrainConfig, prog="pretrain/main.py", base=HERE.parent / "configs" / "pretrain" / "demo.yaml")
@@ -26,26 +26,31 @@ def main() -> int:
 
     world = start(mixed_precision=config.mixed_precision, threads=config.threads,
                   log_with=available_trackers(config.loop.trackers), project_dir=folder)
-    with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep) as run:
-        world.wait_for_everyone()
+    flag = SharedFlag()  # what goes wrong on one process is raised on all
+    with flag.together():
+        run = Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep)
+    with run:
         if run.finished:
             world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
             return 0
         pretraining = Pretraining(config, world)
-        checkpoint = run.checkpoint_to_resume(config.resume)
+        with flag.together():
+            checkpoint = run.checkpoint_to_resume(config.resume)
+            if checkpoint is not None:
+                pretraining.load_state_dict(checkpoint)
         if checkpoint is not None:
-            pretraining.load_state_dict(checkpoint)
             world.print(f"continues {checkpoint} at step {pretraining.step}")
-        run.begin(pretraining.step)
+        with flag.together():
+            run.begin(pretraining.step)
         world.init_trackers("tasklift", config={"run": str(folder), "config": str(as_dict(config))})
         warn_of_queue(pretraining)
         code = pretraining.train(run)
         if code:
             world.print(f"stopped by signal {code - 128} at step {pretraining.step}, everything is saved: the same "
                         "command goes on from here")
-        elif world.is_main_process:
-            write_outcome(pretraining, run)
-        world.wait_for_everyone()
+        with flag.together():
+            if not code and world.is_main_process:
+                write_outcome(pretraining, run)
         world.end_training()  # the world ends with it
     return code
 

@@ -97,7 +97,8 @@ class MoCo(nn.Module):
             step: seeds the permutation, the same on all processes.
 
         Returns:
-            ``[B, C]`` and ``[B, Cg]``, L2-normalised.
+            ``[B, C]`` and ``[B, Cg]``, L2-normalised; with W processes ``[W * B, …]``, those of all of them
+            in the order of their ranks. :func:`own_rows` are the ones of ``images``.
         """
         world = torch.distributed.get_world_size() if _many() else 1
         if world == 1 and self.key.batch_norm_splits == 1:
@@ -112,17 +113,38 @@ class MoCo(nn.Module):
         if images.is_contiguous(memory_format=torch.channels_last):
             shuffled = shuffled.contiguous(memory_format=torch.channels_last)
         keys, features = self.key([shuffled[:, None]])
-        return gather(keys[:, 0])[back[mine]], gather(features[:, 0])[back[mine]]
+        return gather(keys[:, 0])[back], gather(features[:, 0])[back]
 
     def enqueue(self, keys: Tensor, features: Tensor, index: Tensor) -> None:
-        """Append this batch's keys, from all processes, in the order of their ranks."""
-        with_features = self.queues.backbone is not None
-        self.queues.enqueue(gather(keys), gather(features) if with_features else None, gather(index))
+        """Append a batch's keys.
+
+        Args:
+            keys: as :meth:`encode_keys` returns them, of all processes.
+            features: the same.
+            index: int64 ``[B]``, the numbers of this process's images.
+        """
+        self.queues.enqueue(keys, None if self.queues.backbone is None else features, gather(index))
 
 
 def rank_() -> int:
     """Rank of this process."""
     return torch.distributed.get_rank() if _many() else 0
+
+
+def own_rows(tensor: Tensor) -> Tensor:
+    """This process's share of rows that lie in the order of ranks."""
+    if not _many():
+        return tensor
+    rows = len(tensor) // torch.distributed.get_world_size()
+    return tensor[rows * rank_() : rows * (rank_() + 1)]
+
+
+def join_parts(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of the parts of a batch, each in the order of ranks, as rows of the batch in that order."""
+    if len(parts) == 1:
+        return parts[0]
+    world = torch.distributed.get_world_size() if _many() else 1
+    return torch.cat([part.unflatten(0, (world, -1)) for part in parts], dim=1).flatten(0, 1)
 
 
 def gather(tensor: Tensor) -> Tensor:

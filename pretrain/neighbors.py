@@ -7,6 +7,7 @@ similarity. Nothing here carries gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import distributions
 
 import torch
 from torch import Tensor
@@ -69,6 +70,7 @@ class FaissSearch:
                 "neighbors.name is 'faiss', but faiss is not installed: install faiss-cpu (or the gpu "
                 "extra), or set neighbors.name to torch"
             ) from error
+        _refuse_two_builds()
         self._faiss = faiss
         self._resources = None
 
@@ -98,6 +100,15 @@ class FaissSearch:
             metric=faiss.METRIC_INNER_PRODUCT,
         )
         return indices
+
+
+def _refuse_two_builds() -> None:
+    """faiss's CPU and GPU distributions bring the same module: files of the one lie over those of the other."""
+    names = {(found.metadata["Name"] or "").lower().replace("_", "-") for found in distributions()}
+    gpu = sorted(name for name in names if name.startswith("faiss-gpu"))
+    if gpu and "faiss-cpu" in names:
+        raise UserError(f"both faiss-cpu and {gpu[0]} are installed, over each other: remove both, then install one "
+                        f"(pip uninstall faiss-cpu {' '.join(gpu)})")
 
 
 def check_search(query: Tensor, queue: Tensor, k: int) -> None:

@@ -13,7 +13,6 @@ from harness.config import as_dict
 from harness.report import Curves, Section, pyplot, save_figure, write_report
 from harness.run import Run, read_metrics
 from harness.world import versions
-from pretrain.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.checkpoints import save_backbone
 from pretrain.engine import Pretraining
 from pretrain.views import Views, collate
@@ -43,10 +42,9 @@ def write_outcome(pretraining: Pretraining, run: Run) -> None:
     """Backbone, figures and report, and last of all ``results.json``, which means done."""
     config = pretraining.config
     backbone = run.folder / "checkpoints" / "backbone.safetensors"
-    size = pretraining.crops.global_size
     save_backbone(
-        backbone, pretraining.moco.query.backbone, config.model.backbone, mean=IMAGENET_MEAN, std=IMAGENET_STD,
-        input_size=(3, size, size), options=config.model.backbone_options,
+        backbone, pretraining.moco.query.backbone, config.model.backbone, **pretraining.pretrained_cfg,
+        options=config.model.backbone_options,
         metadata={"method": "moco", "epochs": config.epochs, "images": len(pretraining.source),
                   "source": pretraining.source.fingerprint()},
     )
@@ -76,9 +74,10 @@ def write_pretrain_report(pretraining: Pretraining, run: Run, results: dict[str,
     lines = read_metrics(run.folder)
     panels = {}
     for title, keys in _PANELS.items():
-        series = {key: ([line["step"] for line in lines if key in line], [line[key] for line in lines if key in line])
-                  for key in keys}
-        panels[title] = {key: value for key, value in series.items() if value[0]}
+        for key in keys:
+            points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+            if points:
+                panels.setdefault(title, {})[key] = tuple(zip(*points, strict=True))
     curves = Curves(panels).draw(run.figures / "curves.png")
     views = draw_views(pretraining, run.figures / "views.png")
     figures = [(views, "Views of six images as the encoders see them: positive, key, then the local crops")]

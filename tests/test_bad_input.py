@@ -95,12 +95,37 @@ def test_a_loss_that_is_not_finite(programs, room, rate):
     """The last good checkpoint stays."""
     options = ["--output=run", "--epochs=3", f"--optimizer.lr={rate}", "--optimizer.name=sgd", "--loop.save_steps=1"]
     error = programs.main(room, *options).error
-    assert "the loss is not finite any more by step" in error and "Lower --optimizer.lr" in error
+    assert "not finite any more" in error and "Lower --optimizer.lr" in error
     last = programs.folder / "run" / "checkpoints" / "last.pt"
-    if last.exists():
-        state = load_file(last)
-        assert f"by step {state['step'] + 1} " in error
+    assert not last.exists() and error.endswith(" and start again with --name NEW"), "the first step ruins the weights"
     assert not (programs.folder / "run" / "results.json").exists()
+
+
+def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(programs):
+    """Huge but finite weights are saved after step 5; the loss of step 6 shows it, and step 4's come back."""
+    (programs.folder / "ruin.py").write_text(
+        "import torch\nfrom pretrain.engine import Pretraining\nstep = Pretraining.train_step\n"
+        "def ruined(self, batch):\n    step(self, batch)\n"
+        "    query = self.moco.query\n"
+        "    if self.step == 5:\n"
+        "        for value in (query.backbone.layer4[1].bn2.weight, query.head[0].weight, query.head[2].weight):\n"
+        "            value.data.fill_(1e14)\n"
+        "Pretraining.train_step = ruined\n")
+    import pretrain.engine
+
+    before = pretrain.engine.Pretraining.train_step
+    options = ["--epochs=3", "--loop.save_steps=1", "--loop.log_steps=1"]
+    try:
+        error = programs.main("pretrain", "--output=run", "--plugin=ruin.py", *options).error
+    finally:
+        pretrain.engine.Pretraining.train_step = before
+    last = programs.folder / "run" / "checkpoints" / "last.pt"
+    state = load_file(last)
+    assert state["step"] == 4 and "the loss is not finite any more by step 6" in error, error
+    assert all(value.isfinite().all() for value in state["query"].values() if value.is_floating_point())
+    assert error.endswith("go on from the last good checkpoint with --resume run/checkpoints/last.pt --name NEW")
+    done = programs.main("pretrain", "--resume=run/checkpoints/last.pt", "--name=NEW", "--optimizer.lr=0.01", *options)
+    assert done.code == 0 and "at step 4" in done.out, done.err
 
 
 def test_a_full_disk_while_saving(programs):
@@ -178,6 +203,13 @@ def test_half_unreadable_stops_the_run(programs):
     error = programs.main("pretrain", "--output=run", *PHOTOS, "--epochs=1", "--workers=1").error
     assert " cannot be read, the first being photo_" in error
     assert error.endswith("): mend the folder, or raise --max_unreadable")
+
+
+def test_unreadable_images_that_fill_the_queue_count(programs):
+    save_photos(programs.folder / "photos", 32, broken=set(range(0, 32, 2)))
+    error = programs.main("pretrain", "--output=run", *PHOTOS, "--epochs=1", "--queue.fill=true").error
+    assert " cannot be read, the first being photo_" in error
+    assert not (programs.folder / "run" / "metrics.jsonl").read_text(), "found before the first step"
 
 
 def test_images_of_every_kind_pretrain_together(programs):

@@ -20,7 +20,7 @@ from harness.progress import progress
 from harness.run import Run
 from harness.sampling import Batches
 from harness.seeding import seed_everything
-from harness.world import broadcast, sum_over_processes
+from harness.world import broadcast, main_first, sum_over_processes
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet
 from transfer.data.loading import Augmented, Evaluated, collate
@@ -52,8 +52,7 @@ class Transfer:
         _check_evaluation(config, self.data)
         names = [*config.tasks, *config.auxiliary]
         self.tasks = self.data.choose(names, config.task_options)
-        with world.local_main_process_first():  # one process fills a cache, the others find it
-            self.train_split = self.data.split("train")
+        self.train_split = main_first(world, lambda: self.data.split("train"))
         seed_everything(config.seed, "weights")
         self.network = build_network(config, self.tasks).to(world.device)
         model = self.network.model
@@ -241,6 +240,9 @@ class Transfer:
             self.model.load_state_dict(state["model"])
             self.balance.load_state_dict(state["balance"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.config.optimizer.apply_to(self.optimizer)  # a new run may go on with another recipe
+            for group in self.optimizer.param_groups[1:]:  # weights that the balance learns
+                group["weight_decay"] = 0.0
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error

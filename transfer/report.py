@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,17 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, Any]:
     for task in validated[0]["val"] if validated else []:
         metric = next(iter(validated[0]["val"][task]))
         series(f"{task} {metric}, validation", metric,
-               [(line["step"], line["val"][task][metric]) for line in validated])
+               [(line["step"], line["val"][task][metric]) for line in validated
+                if line["val"][task][metric] is not None])
     series("learning rate", "lr", [(line["step"], line["lr"]) for line in lines if "lr" in line])
     return panels
 
 
 def _metric_rows(results: dict[str, Any]) -> list[tuple[Any, ...]]:
     single = results["single_task"]
-    return [(task, metric, f"{value:.4g}", *([f"{single[task][metric]:.4g}"] if single else []))
+    return [(task, metric, _number(value), *([_number(single[task][metric])] if single else []))
             for task, metrics in results["metrics"].items() for metric, value in metrics.items()]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.4g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ def compare_with(results: dict[str, Any], singles: dict[str, dict[str, Any]]) ->
     """``results`` with the figures of single-task networks, and Δ_MTL against them."""
     metrics, primary = results["metrics"], results["primary"]
     single = {task: singles[task]["metrics"][task] for task in metrics}
-    delta = delta_mtl({task: metrics[task][primary[task]] for task in metrics},
-                      {task: single[task][primary[task]] for task in metrics}, results["higher_is_better"])
+    values, references = ({task: math.nan if source[task][primary[task]] is None else source[task][primary[task]]
+                           for task in metrics} for source in (metrics, single))
+    delta = delta_mtl(values, references, results["higher_is_better"])
     return {**results, "single_task": single, "delta_mtl": delta}
 
 

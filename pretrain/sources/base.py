@@ -50,6 +50,12 @@ class Source(ABC):
         """The image's class, where one is known; used for statistics, never for training."""
         return None
 
+    def labels(self) -> np.ndarray | None:
+        """:meth:`label` of all images, int64 ``[N]``, or none where classes are not known."""
+        if self.label(0) is None:
+            return None
+        return np.array([self.label(number) for number in range(len(self))], dtype=np.int64)
+
 
 class Paths(Sequence[str]):
     """Many strings in one block of memory, which forked workers share without copying it.

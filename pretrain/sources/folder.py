@@ -42,7 +42,8 @@ class Folder(Source):
         self.paths = Paths(paths)
         self.classes: list[str] = []
         if labels == "folders":
-            self.classes = sorted({path.rpartition(os.sep)[0].split(os.sep)[0] for path in paths})
+            self.classes = sorted({_first_folder(path) for path in paths})
+        self._class_numbers = {name: number for number, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -60,11 +61,16 @@ class Folder(Source):
         """Number of the first sub-folder on the path, if asked for."""
         if not self.classes:
             return None
-        return self.classes.index(self.paths[number].rpartition(os.sep)[0].split(os.sep)[0])
+        return self._class_numbers[_first_folder(self.paths[number])]
 
     def fingerprint(self) -> str:
         """Hash of the paths below the folder: a moved folder is the same source."""
         return f"folder-{len(self)}-{self.paths.digest()}"
+
+
+def _first_folder(path: str) -> str:
+    """The first folder on a relative path, or nothing."""
+    return path.rpartition(os.sep)[0].split(os.sep)[0]
 
 
 def _no_images(root: Path) -> str:

@@ -9,7 +9,7 @@ from pretrain.sources.base import SOURCES, Source
 
 @SOURCES.register("scenes")
 class SceneImages(Source):
-    """Procedural indoor scenes; rendered on first use, then read from a cache.
+    """Procedural indoor scenes; rendered on first use, then read from a cache. Their classes are the types of rooms.
 
     Args:
         count: number of scenes.
@@ -34,6 +34,14 @@ class SceneImages(Source):
         """The number of the scene."""
         return f"scene {number}"
 
+    def label(self, number: int) -> int:
+        """The scene's type."""
+        return int(self._scenes.scene_types[number])
+
+    def labels(self) -> np.ndarray:
+        """All scenes' types, int64 ``[N]``."""
+        return self._scenes.scene_types.astype(np.int64)
+
     def fingerprint(self) -> str:
-        """Count and size; the renderer's version belongs to the cache."""
-        return f"scenes-{len(self)}-{self.size}"
+        """Names exactly these pictures: the renderer's version, count and size."""
+        return self._scenes.fingerprint()

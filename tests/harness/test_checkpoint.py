@@ -19,7 +19,7 @@ def state(step, size=4):
 
 
 def names(folder):
-    return sorted(os.listdir(folder))
+    return sorted(name for name in os.listdir(folder) if name != ".previous.pt")
 
 
 def test_last_and_best_hold_what_was_saved(tmp_path):
@@ -32,6 +32,43 @@ def test_last_and_best_hold_what_was_saved(tmp_path):
     assert load_file(store.last)["step"] == 3 and load_file(store.best)["step"] == 2
     loaded = load_file(store.last)
     assert torch.equal(loaded["weight"], state(3)["weight"]) and loaded["nested"] == {"x": 1.5}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_on_trial(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("not here")))
+    store = CheckpointStore(tmp_path)
+    store.go_back()  # nothing is there
+    store.save(state(1))
+    store.go_back()
+    assert os.listdir(tmp_path) == [], "the first one has no predecessor"
+    for step in (1, 2):
+        store.save(state(step))
+        store.settle()
+    store.go_back()
+    assert load_file(store.last)["step"] == 2, "it has been settled"
+    store.save(state(3))
+    CheckpointStore(tmp_path).go_back()  # also by another process
+    assert load_file(store.last)["step"] == 2 and os.listdir(tmp_path) == ["last.pt"]
+    store.save(state(3))
+    store.save(state(4))  # the proved one is 2 still
+    store.go_back()
+    assert load_file(store.last)["step"] == 2 and os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_failed_save_tells_nothing_of_what_is_there(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+    store.save(state(1))
+    store.settle()
+    for on_trial in (False, True):
+        if on_trial:
+            store.save(state(2))
+        with monkeypatch.context() as patch:
+            patch.setattr("harness.checkpoint.save_file", lambda *_: (_ for _ in ()).throw(UserError("full")))
+            with pytest.raises(UserError, match="full"):
+                store.save(state(3))
+        assert store.previous.exists() is on_trial and load_file(store.last)["step"] == 1 + on_trial
 
 
 def test_without_hard_links(tmp_path, monkeypatch):

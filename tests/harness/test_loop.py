@@ -18,9 +18,11 @@ from harness.sampling import Batches
 
 
 class Counting:
-    """A trainee whose loss is what ``losses`` says for a step, 1 otherwise."""
+    """A trainee whose loss is what ``losses`` says for a step, 1 otherwise; so for a weight after it."""
 
-    def __init__(self, losses=None, at=None, best=(), lines=()):
+    def __init__(self, losses=None, at=None, best=(), lines=(), weights=None):
+        self.weight, self.weights = torch.nn.Parameter(torch.ones(2)), weights or {}
+        self.optimizer = torch.optim.SGD([self.weight, torch.nn.Parameter(torch.ones(3, 2))])
         self.step, self.seconds = 0, 0.0
         self.losses, self.at, self.best, self.lines = losses or {}, at or {}, best, lines
         self.batches = Batches(23, 5, 3, seed=0)
@@ -33,6 +35,7 @@ class Counting:
             self.at[self.step]()
         self.loss = torch.tensor(float(self.losses.get(self.step, 1.0)))
         self.step += 1
+        self.weight.data[1] = self.weights.get(self.step, 1.0)
 
     def log_values(self):
         return {"loss": self.loss.item(), "seen": len(self.seen)}
@@ -121,7 +124,53 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(go, 
     with pytest.raises(UserError) as caught:
         go(trainee, log_steps=log_steps)
     at = 8 if log_steps == 1 else 10
-    assert str(caught.value).startswith(f"the loss is not finite any more by step {at} (epoch 1); the last checkpoint, "
-                                        "from before, stays. Lower --optimizer.lr")
-    assert load_file(tmp_path / "checkpoints" / "last.pt")["step"] == 5
+    last = tmp_path / "checkpoints" / "last.pt"
+    assert str(caught.value) == (
+        f"the loss is not finite any more by step {at} (epoch 1). Lower --optimizer.lr, or set --mixed_precision to no "
+        f"or bf16, and go on from the last good checkpoint with --resume {last} --name NEW")
+    assert load_file(last)["step"] == 5
     assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path))
+
+
+def test_weights_that_give_a_loss_that_is_not_finite_are_taken_back(go, tmp_path):
+    """Saved after step 7, finite still; the loss of step 8 tells that they were no good."""
+    with pytest.raises(UserError, match="the loss is not finite any more by step 8 .*--resume .*last.pt --name NEW"):
+        go(Counting(losses={7: math.nan}), save_steps=1, log_steps=100)
+    assert os.listdir(tmp_path / "checkpoints") == ["last.pt"]
+    assert load_file(tmp_path / "checkpoints" / "last.pt")["step"] == 6
+
+
+def test_without_any_good_checkpoint(go, tmp_path):
+    with pytest.raises(UserError, match="by step 2 .*, and start again with --name NEW$"):
+        go(Counting(losses={1: math.inf}), save_steps=1, log_steps=100)
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_weights_that_are_not_finite_are_not_saved(go, tmp_path, value):
+    with pytest.raises(UserError, match=r"the weights are not finite any more after step 7 \(epoch 1\)"):
+        go(Counting(weights={7: value}), save_steps=1)
+    assert load_file(tmp_path / "checkpoints" / "last.pt")["step"] == 6
+
+
+def test_a_checkpoint_stays_on_trial_when_the_run_is_stopped(go, tmp_path):
+    assert go(Counting(at={6: lambda: os.kill(os.getpid(), signal.SIGTERM)})) == 128 + signal.SIGTERM
+    last = tmp_path / "checkpoints" / "last.pt"
+    assert load_file(last)["step"] == 7
+    trainee = Counting(losses={7: math.nan})
+    trainee.step = 7
+    with pytest.raises(UserError, match="by step 8"):
+        go(trainee, log_steps=100)
+    assert load_file(last)["step"] == 5
+    trainee = Counting()
+    trainee.step = 5
+    assert go(trainee) == 0 and os.listdir(last.parent) == ["last.pt"], "the end leaves no trace"
+
+
+def test_before_a_save_all_processes_are_called(tmp_path):
+    calls = []
+    with Run(tmp_path, LoopConfig(), main=False) as run:
+        trainee = Counting()
+        train(trainee, trainee.batches, run, Accelerator(cpu=True), LoopConfig(trackers=[]), "test",
+              before_save=lambda: calls.append(trainee.step))
+    assert calls == [5, 10, 15]

@@ -66,6 +66,30 @@ def test_another_configuration_is_refused(tmp_path):
     Run(tmp_path, Config(options={"channels": 8}, name="another name is the same run")).close()
 
 
+def test_other_content_behind_the_same_configuration_is_refused(tmp_path):
+    extra = {"weights": "abc", "data": "scenes-1", "shape": (1, 2)}
+    with Run(tmp_path, Config(), extra=extra) as run:
+        run.begin(0)
+    assert json.loads((tmp_path / "identity.json").read_text()) == {**extra, "shape": [1, 2]}
+    Run(tmp_path, Config(), extra=dict(extra)).close()
+    Run(tmp_path, Config()).close()  # not asked
+    with pytest.raises(UserError) as caught:
+        Run(tmp_path, Config(), extra={**extra, "weights": "xyz"})
+    assert str(caught.value) == (
+        f"run folder {tmp_path} was begun with other content behind the same configuration (weights: abc -> xyz): "
+        "put that back, or choose another --name or --output")
+    (tmp_path / "identity.json").write_text("{")
+    with pytest.raises(UserError, match="identity.json is damaged: choose another"):
+        Run(tmp_path, Config(), extra=extra)
+
+
+def test_when_to_log_is_no_part_of_what_a_run_is():
+    from harness.config import identity
+    from harness.loop import LoopConfig
+
+    assert identity(LoopConfig()) == {}
+
+
 def test_never_refuses_a_used_folder(tmp_path):
     with Run(tmp_path, Config(), resume="never") as run:
         run.begin(0)
@@ -117,6 +141,10 @@ def test_names_of_folders(tmp_path):
     automatic = default_folder("pretrain", "scenes", Config(), None, None)
     assert automatic == default_folder("pretrain", "scenes", Config(name="x"), None, None)
     assert automatic != default_folder("pretrain", "scenes", Config(lr=1), None, None)
+    assert automatic == default_folder("pretrain", "scenes", Config(), None, None, extra={})
+    others = {default_folder("pretrain", "scenes", Config(), None, None, extra={"weights": w}) for w in ("a", "b")}
+    assert len({automatic, *others}) == 3
+    assert default_folder("pretrain", "scenes", Config(), "n", None, {"weights": "a"}).as_posix() == "outputs/n"
 
 
 HOLDER = """
@@ -181,6 +209,24 @@ def test_results_are_plain_json(tmp_path):
     with Run(tmp_path, Config()) as run:
         run.finish({"a": [1, None, 0.1]})
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1, None, 0.1]}
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    with Run(tmp_path, Config()) as run:
+        run.begin(0)
+        run.log({"step": 1, "loss": nan, "val": {"x": [inf, -inf, 2.5]}})
+        run.finish({"metrics": {"x": (nan, 1)}})
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    for text in ((tmp_path / "metrics.jsonl").read_text(), (tmp_path / "results.json").read_text()):
+        json.loads(text, parse_constant=refuse)
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": None, "val": {"x": [None, None, 2.5]}}]
+    assert json.loads((tmp_path / "results.json").read_text()) == {"metrics": {"x": [None, 1]}}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n')  # of an earlier version
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": None}]
 
 
 def test_a_full_disk_while_logging(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from torch import nn
 import pretrain.checkpoints
 from harness.errors import UserError
 from pretrain import CheckpointError, inspect_checkpoint, load_backbone, save_backbone
+from pretrain.checkpoints import content_digest
 from pretrain.formats.base import take_prefix, wrapper_length
 
 LAYOUTS = Path(__file__).parent.parent / "fixtures" / "checkpoint_layouts"
@@ -254,3 +256,24 @@ def test_export(saved, backbone, tmp_path, monkeypatch, suffix):
 def test_importing_the_package_needs_no_torch():
     code = "import sys, pretrain; assert 'torch' not in sys.modules; assert 'load_backbone' in dir(pretrain)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(pretrain.__file__).parents[1])
+
+
+def test_the_same_weights_give_the_same_bytes(backbone, tmp_path):
+    """Whatever order the library puts the metadata in."""
+    path, contents = tmp_path / "backbone.safetensors", set()
+    for _ in range(6):
+        save_backbone(path, backbone, "resnet18", (0.5,) * 3, (0.25,) * 3, (3, 32, 32), {"method": "mö", "epochs": 3})
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    content = contents.pop()
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0 and list(json.loads(content[8 : 8 + length])["__metadata__"]) == sorted(
+        ["format", "tasklift", "architecture", "options", "pretrained_cfg", "metadata"])
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["metadata"]) == {"method": "mö", "epochs": 3}
+        assert all(torch.equal(file.get_tensor(key), value) for key, value in backbone.state_dict().items())
+
+
+def test_content_digest_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"x" * (2**20 + 5))
+    assert content_digest(tmp_path / "a.pt") == hashlib.blake2b(b"x" * (2**20 + 5)).hexdigest()[:20]

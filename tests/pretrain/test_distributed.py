@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+import pretrain.engine
 from harness.config import load
-from harness.world import start
+from harness.errors import UserError
+from harness.world import SharedFlag, main_first, start
 from pretrain.config import PretrainConfig
 from pretrain.engine import Pretraining
 from pretrain.moco import gather
@@ -78,8 +81,54 @@ def train(options: list[str], rate: str) -> dict[str, object]:
             "processes": world.num_processes}
 
 
+def together() -> dict[str, object]:
+    """What goes wrong on one process, and parameters that no loss reaches."""
+    rank, flag, said = int(os.environ["RANK"]), SharedFlag(), {}
+
+    def attempt(name: str, do: Callable[[], object]) -> object:
+        result = None
+        try:
+            result = do()
+        except UserError as error:
+            said[name] = str(error)
+        return result
+
+    def build() -> int:
+        if rank == 1:
+            raise UserError("no such folder")
+        return 7
+
+    config = load(PretrainConfig, [*COMMON, "0.03", *GROUPS])
+    world = start(threads=config.threads, cpu=True)
+    attempt("build", lambda: main_first(world, build))
+    assert main_first(world, lambda: 7) == 7 and flag.gather(rank) == [0, 1]
+    create = pretrain.engine.create_backbone
+
+    def with_idle_part(*arguments: object) -> torch.nn.Module:
+        backbone = create(*arguments)
+        backbone.idle = torch.nn.Linear(2, 2)
+        return backbone
+
+    pretrain.engine.create_backbone = with_idle_part
+    try:
+        pretraining = Pretraining(config, world, Noise())
+    finally:
+        pretrain.engine.create_backbone = create
+    pretraining.moco.train()
+    views = Views(pretraining.source, pretraining.crops, config.seed)
+    for indices in list(pretraining.batches)[:2]:
+        pretraining.train_step(collate([views[index] for index in indices]))
+    pretraining.unreadable = {f"{number} of {rank}": "damaged" for number in range(1)}
+    pretraining.log_values()
+    pooled = dict(pretraining.unreadable)
+    pretraining.unreadable = {f"{number} of {rank}": "damaged" for number in range(2)}
+    attempt("unreadable", pretraining._judge_unreadable)
+    return {"said": flag.gather(said), "pooled": flag.gather(pooled)}
+
+
 def worker(output: str) -> None:
     results = {name: train(options, RATES[name]) for name, (options, _) in CASES.items()}
+    results["together"] = together()
     if int(os.environ["RANK"]) == 0:
         torch.save(results, output)
     torch.distributed.destroy_process_group()
@@ -135,6 +184,14 @@ def test_two_processes_give_what_one_gives(pair, alone, case):
         if case == "shuffled" and ("running" in name or "tracked" in name):
             continue  # of its own part in each process, of both in one
         torch.testing.assert_close(two["state"][name], value, rtol=0, atol=exact, msg=name)
+
+
+def test_what_goes_wrong_on_one_process_stops_all(pair):
+    found = pair["together"]
+    assert [said["build"] for said in found["said"]] == ["process 1 stopped: no such folder", "no such folder"]
+    assert found["pooled"] == [{"0 of 0": "damaged", "0 of 1": "damaged"}] * 2
+    assert len({said["unreadable"] for said in found["said"]}) == 1
+    assert found["said"][0]["unreadable"].startswith("4 of the 16 images seen cannot be read, the first being 0 of 0 ")
 
 
 # -- the program --------------------------------------------------------------------------------------

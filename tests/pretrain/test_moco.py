@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.utils.data import DataLoader
 
 import pretrain.engine
 from harness.config import load
 from harness.errors import UserError
 from harness.world import start
-from pretrain.backbones import create_backbone
+from pretrain.backbones import create_backbone, unreached_parameters
 from pretrain.config import PretrainConfig
 from pretrain.engine import Pretraining
 from pretrain.losses import contrastive_terms
@@ -370,3 +371,149 @@ def test_update_key_moves_parameters_only():
     moco.update_key()
     torch.testing.assert_close(parameters(moco.key), before + 0.5, rtol=0, atol=1e-6)
     assert all(torch.equal(value, buffers[name]) for name, value in moco.key.named_buffers())
+
+
+# -- statistics, probe, filling, unreadable images -----------------------------------------------------
+
+
+class Labelled(Noise):
+    """Noise of three classes."""
+
+    def label(self, number: int) -> int:
+        return number % 3
+
+
+def test_shares_of_neighbours_against_a_slow_count():
+    pretraining = make("--loop.log_steps", "2", "--crops.local_crops", "1", source=Labelled())
+    found = []
+
+    def count(terms, index):
+        slots = pretraining.moco.queues.index[terms.neighbors].tolist()
+        pairs = [(image, other) for image, views in zip(index.tolist(), slots, strict=True)
+                 for view in views for other in view]
+        found.append((sum(a == b for a, b in pairs) / len(pairs),
+                      sum(b >= 0 and a % 3 == b % 3 for a, b in pairs) / len(pairs)))
+        return share(terms, index)
+
+    share, pretraining._shared_neighbors = pretraining._shared_neighbors, count
+    for number, batch in enumerate(batches(pretraining), start=1):
+        pretraining.train_step(batch)
+        if number % 2 == 0:
+            values = pretraining.log_values()
+            assert (values["neighbors_same_image"], values["neighbors_same_class"]) == pytest.approx(found[-1])
+        else:
+            assert pretraining.shared_neighbors == {}
+    assert found[-1][1] > 0
+
+
+def test_an_image_that_cannot_be_read_shares_no_class():
+    pretraining = make("--loop.log_steps", "1", source=Labelled())
+    batch = next(batches(pretraining))
+    batch["index"][:] = -1
+    pretraining.train_step(batch)
+    pretraining.train_step(batch)
+    assert pretraining.log_values()["neighbors_same_class"] == 0
+
+
+@pytest.mark.parametrize("drop_last", ["true", "false"])
+def test_filling_fills_the_queue(drop_last):
+    """10 images make two full batches of 4 an epoch, whatever training does with the rest."""
+    pretraining = make("--queue.size", "40", "--queue.fill", "true", "--drop_last", drop_last, source=Noise(10))
+    indices = pretraining._filling()
+    assert len(indices) == 10 and all(len(batch) == 4 for batch in indices)
+    views = Views(pretraining.source, pretraining.crops, 0)
+    pretraining._fill_queues(DataLoader(views, batch_sampler=indices, collate_fn=collate))
+    assert pretraining.moco.queues.filled() == 1 and pretraining.moco.queues.pointer == 0
+
+
+@pytest.mark.parametrize("step, share, bad, stops", [
+    (1, 0.1, 3, False), (1, 0.1, 50, False), (1, 0.1, 51, True),  # little has been seen: as if it were 500
+    (150, 0.1, 60, False), (150, 0.1, 61, True),  # of 600 seen
+    (9999, 0.1, 100, False), (9999, 0.1, 101, True),  # of all 1000
+    (1, 0.0, 3, False), (1, 0.0, 4, True),
+])
+def test_how_many_unreadable_images_stop_a_run(step, share, bad, stops):
+    pretraining = make("--max_unreadable", str(share), source=Noise(1000, size=2))
+    pretraining.step, pretraining.unreadable = step, {f"{number}.jpg": "damaged" for number in range(bad)}
+    if not stops:
+        return pretraining._judge_unreadable()
+    with pytest.raises(UserError, match=rf"^{bad} of the \d+ images seen cannot be read, the first being 0.jpg "):
+        pretraining._judge_unreadable()
+
+
+def test_weights_carry_the_convention_of_their_augmentation(tmp_path):
+    from pretrain import load_backbone
+
+    pretraining = make("--augmentation.mean", "[0.5, 0.4, 0.3]", "--augmentation.std", "[0.2, 0.2, 0.1]")
+    torch.save(pretraining.state_dict(), tmp_path / "last.pt")
+    convention = load_backbone(tmp_path / "last.pt").pretrained_cfg
+    assert convention["mean"] == (0.5, 0.4, 0.3) and convention["std"] == (0.2, 0.2, 0.1)
+    assert convention["input_size"] == (3, 32, 32)
+
+
+def test_the_probe_normalises_as_training_does():
+    from pretrain.config import ProbeConfig
+    from pretrain.probe import Probe
+
+    class Seen(nn.Module):
+        def forward(self, images):
+            self.low, self.high = float(images.min()), float(images.max())
+            return images.flatten(1)[:, :8]
+
+    convention, seen = {"mean": (0.0,) * 3, "std": (0.5,) * 3}, Seen()
+    probe = Probe(ProbeConfig(images=3, k=1), torch.device("cpu"), convention)
+    assert 0 <= probe.accuracy(seen) <= 100 and seen.training
+    assert 0 <= seen.low < 0.5 and 1 < seen.high <= 2
+
+
+def test_the_probe_needs_a_backbone_that_takes_scenes():
+    fixed = ["--model.backbone", "mixer_s32_224", "--model.backbone_options", "{img_size: 32}",
+             "--crops.local_crops", "0"]
+    make(*fixed)
+    with pytest.raises(UserError, match="'mixer_s32_224' does not take views of 128 pixels: .*set --probe.every to 0"):
+        make(*fixed, "--probe.every", "1", "--probe.images", "3")
+
+
+def test_unreached_parameters_are_found_and_nothing_changes():
+    backbone = create_backbone("resnet18", {"channels": [8, 8, 8, 8]})
+    backbone.idle = nn.Linear(2, 3)
+    encoder = Encoder(backbone, embedding=4)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    found = unreached_parameters(encoder, [torch.zeros(2, 1, 3, 32, 32)])
+    assert {id(value) for value in found} == {id(value) for value in backbone.idle.parameters()}
+    assert encoder.training and all(value.grad is None for value in encoder.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_keys_travel_once(monkeypatch):
+    """Parts of a batch join in the order that gathering each process's whole batch gives."""
+    import pretrain.moco as moco
+
+    monkeypatch.setattr(moco, "_many", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    mine = [torch.arange(5) + 10 * rank for rank in (0, 1)]
+    parts = [torch.cat([rows[start:stop] for rows in mine]) for start, stop in ((0, 3), (3, 5))]
+    assert torch.equal(moco.join_parts(parts), torch.cat(mine))
+    assert torch.equal(moco.own_rows(parts[0]), mine[1][:3]) and torch.equal(moco.own_rows(torch.cat(mine)), mine[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("options", [[], ["--augmentation.name", "mix"], ["--accumulation", "2"]])
+def test_a_step_on_a_gpu_never_waits_for_it(options):
+    config = load(PretrainConfig, [*TINY, "--mixed_precision", "bf16", "--loop.log_steps", "1", *options])
+    pretraining = Pretraining(config, start(mixed_precision="bf16", threads=1), Labelled())
+    pretraining.moco.train()
+    made = [{key: value.pin_memory() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+            for batch in batches(pretraining)]
+    pretraining.train_step(made[0])  # allocations and choices of algorithms
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in made[1:]:
+            pretraining.train_step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    values = pretraining.log_values()
+    assert all(np.isfinite(value) for value in values.values()) and values["loss"] > 0

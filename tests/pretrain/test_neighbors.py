@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from harness.errors import UserError
+from pretrain import neighbors
 from pretrain.neighbors import NEIGHBORS, TorchSearch
 
 
@@ -42,6 +45,22 @@ def test_half_precision_queue(name, dtype):
     query = queue[:20]
     found = NEIGHBORS.get(name)()(query, queue.to(dtype), 3)
     assert torch.equal(found[:, 0], torch.arange(20))
+
+
+def test_two_builds_of_faiss_are_refused(monkeypatch):
+    pytest.importorskip("faiss")
+
+    def install(*names):
+        found = [types.SimpleNamespace(metadata={"Name": name}) for name in ("torch", *names)]
+        monkeypatch.setattr(neighbors, "distributions", lambda: found)
+
+    for names in (["faiss-cpu"], ["faiss-gpu"], ["faiss_gpu_cu12"]):
+        install(*names)
+        NEIGHBORS.get("faiss")()
+    install("faiss-cpu", "faiss_gpu-cu12")
+    with pytest.raises(UserError, match=r"both faiss-cpu and faiss-gpu-cu12 are installed.*pip uninstall faiss-cpu "
+                                        r"faiss-gpu-cu12\)"):
+        NEIGHBORS.get("faiss")()
 
 
 def test_bad_requests_are_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def test_what_a_run_leaves(programs):
     assert [line["step"] for line in steps] == [2, 4, 6, 8]
     assert set(steps[0]) == {
         "step", "epoch", "loss", "instance_loss", "neighbor_loss", "top1", "top5", "embedding_std",
-        "neighbors_same_image", "queue_age", "queue_filled", "lr", "time"}
+        "neighbors_same_image", "neighbors_same_class", "queue_age", "queue_filled", "lr", "time"}
     for line in steps:
         assert line["loss"] == pytest.approx(line["instance_loss"] + 0.4 * line["neighbor_loss"], rel=1e-5)
     probes = [line for line in lines if "knn_accuracy" in line]
@@ -53,7 +54,40 @@ def test_what_a_run_leaves(programs):
         assert torch.equal(value, state[f"backbone.{key}"])
     info = inspect_checkpoint(folder)
     assert info.architecture == "resnet18" and not info.missing and not info.unexpected
-    assert newest_pretraining(programs.folder / "outputs").name == "first"
+    same = SimpleNamespace(**config["model"])
+    assert newest_pretraining(programs.folder / "outputs", same).name == "first"
+
+
+def test_a_new_run_goes_on_from_a_checkpoint_with_another_recipe(programs):
+    """What an error of a diverged run tells the user to do."""
+    assert programs.main("pretrain", "--output=first", "--optimizer.name=sgd").code == 0
+    path = programs.folder / "first" / "checkpoints" / "last.pt"
+    done = programs.main("pretrain", f"--resume={path}", "--name=second", "--epochs=3", "--optimizer.name=sgd",
+                         "--optimizer.lr=0.01", "--optimizer.weight_decay=0.5", "--optimizer.momentum=0.8")
+    assert done.code == 0 and "continues" in done.out and "at step 8" in done.out, done.err
+    folder = programs.folder / "outputs" / "second"
+    lines = read_metrics(folder)
+    assert [line["step"] for line in lines] == [9, 10, 11, 12]
+    assert lines[0]["lr"] == pytest.approx(0.01 * 0.25)  # the cosine after two of three epochs
+    first, second = (torch.load(file, weights_only=True) for file in (path, folder / "checkpoints" / "last.pt"))
+    group = second["optimizer"]["param_groups"][0]
+    assert (group["weight_decay"], group["momentum"]) == (0.5, 0.8) and second["step"] == 12
+    assert first["optimizer"]["param_groups"][0]["momentum"] == 0.9
+
+
+def test_the_last_step_tells_of_the_neighbours_too(programs):
+    assert programs.main("pretrain", "--output=run", "--loop.log_steps=3").code == 0
+    lines = read_metrics(programs.folder / "run")
+    assert [line["step"] for line in lines] == [3, 6, 8]
+    assert all("neighbors_same_image" in line and "neighbors_same_class" in line for line in lines)
+
+
+def test_two_runs_leave_the_same_bytes(programs):
+    from pretrain.checkpoints import content_digest
+
+    for name in ("a", "b"):
+        assert programs.main("pretrain", f"--output={name}", "--epochs=1").code == 0
+    assert content_digest(programs.folder / "a") == content_digest(programs.folder / "b")
 
 
 def test_ingredients_are_switches(programs):
@@ -77,7 +111,7 @@ def test_accumulation_sees_the_whole_batch(programs):
     norm = ["--model.backbone=resnet18", "--model.backbone_options={channels: [8, 8, 16, 16], norm_layer: groupnorm1}"]
     for name, parts in (("whole", 1), ("parts", 3)):
         done = programs.main("pretrain", f"--output={name}", "--epochs=1", f"--accumulation={parts}", *norm,
-                             "--augmentation.name=none")
+                             "--augmentation.name=none", "--optimizer.name=sgd", "--optimizer.lr=0.03")
         assert done.code == 0, done.err
     states = [torch.load(programs.folder / name / "checkpoints" / "last.pt", weights_only=True)
               for name in ("whole", "parts")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -31,7 +29,8 @@ def test_folder_is_recursive_sorted_and_named(tmp_path):
     assert names == ["a/one.png", "b/c/three.png", "b/two.png", "top.png"]
     assert source.open(0).mode == "RGB" and source.label(0) is None
     labelled = SOURCES.get("folder")(root=str(tmp_path), labels="folders")
-    assert [labelled.label(i) for i in range(4)] == [1, 2, 2, 0]
+    assert [labelled.label(i) for i in range(4)] == [1, 2, 2, 0] == labelled.labels().tolist()
+    assert source.labels() is None
     assert pickle.loads(pickle.dumps(source)).name(3) == "top.png"
 
 
@@ -115,19 +114,16 @@ def test_list_messages(tmp_path):
         SOURCES.get("list")(manifest=str(tmp_path / "list.txt"), root=str(tmp_path))
 
 
-def test_scenes(monkeypatch):
-    class Scenes:
-        def __init__(self, split, count, size, labels, root):
-            assert split == "pretrain" and not labels
-            self.images = np.zeros((count, size, size, 3), np.uint8)
+def test_scenes():
+    from scenes import Scenes
+    from scenes.rooms import RENDERER_VERSION
 
-        def __len__(self):
-            return len(self.images)
-
-    monkeypatch.setitem(sys.modules, "scenes", types.SimpleNamespace(Scenes=Scenes))
-    source = SOURCES.get("scenes")(count=3, size=32)
-    assert len(source) == 3 and source.open(2).shape == (32, 32, 3)
-    assert source.fingerprint() == "scenes-3-32" and source.name(1) == "scene 1"
+    source = SOURCES.get("scenes")(count=5, size=32)
+    assert len(source) == 5 and source.open(2).shape == (32, 32, 3) and source.name(1) == "scene 1"
+    assert f"v{RENDERER_VERSION}" in source.fingerprint()
+    types = [int(Scenes("pretrain", 5, 32).sample(i)["scene"]) for i in range(5)]
+    assert [source.label(i) for i in range(5)] == types == source.labels().tolist()
+    assert source.labels().dtype == np.int64
 
 
 def test_paths_are_packed():
