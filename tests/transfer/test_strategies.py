@@ -51,7 +51,8 @@ class Problem:
         self.optimizer = torch.optim.SGD([self.value], lr=0.1)
         self.calls = []
         self.schedule: Schedule = SCHEDULES.get("shared")(
-            self.forward, build_balance(balance, ["a", "b"], **options), self.backward, self.optimizer, lambda value: value)
+            self.forward, build_balance(balance, ["a", "b"], **options), self.backward, self.optimizer,
+            lambda value: value)
 
     def forward(self, part, tasks):
         losses = {"a": part * self.value.pow(2).sum(), "b": part * (self.value - 3).pow(2).sum()}
