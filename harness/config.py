@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 import warnings
@@ -96,6 +97,9 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
         load_plugin(plugin)
     chosen = _choose(slots, first, values, prog, quiet=first.config is None)
     parser = _parser(config_class, slots, chosen, prog)
+    if base is not None:
+        parser.description += (f" Without --config every field starts from {os.path.relpath(base)}; the defaults below "
+                               "are those of a field that a --config leaves out.")
     if values:
         rest = ["--config", yaml.safe_dump(values), *rest]
     namespace = _parse(parser, rest, first.config, argv)
