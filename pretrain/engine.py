@@ -23,6 +23,7 @@ from harness.seeding import derive_seed, seed_everything
 from harness.world import SharedFlag, main_first
 from pretrain.backbones import create_backbone, try_size, unreached_parameters
 from pretrain.config import PretrainConfig
+from pretrain.health import effective_rank
 from pretrain.losses import ContrastiveTerms, contrastive_terms
 from pretrain.moco import Encoder, MoCo, join_parts, own_rows, rank_
 from pretrain.probe import Probe
@@ -135,6 +136,7 @@ class Pretraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.query, self.loss = torch.cat(queries), values[0]
+        self.features = query_features  # of the last part of the batch
         self.values = dict(zip(("loss", "instance_loss", "neighbor_loss", "top1", "top5"), values, strict=True))
         # Only now: what was just written must not be among the negatives or neighbours of this batch.
         keys, features = (join_parts(parts) for parts in zip(*written, strict=True))
@@ -255,8 +257,9 @@ class Pretraining:
         self._judge_unreadable()
         queues = self.moco.queues
         spread = self.query.flatten(0, 1).std(0).mean() * self.query.shape[-1] ** 0.5
-        values = {**self.values, "embedding_std": spread, **self.shared_neighbors, "queue_age": queues.age(),
-                  "queue_filled": queues.filled()}
+        values = {**self.values, "embedding_std": spread,
+                  "feature_rank": effective_rank(self.features.flatten(0, 1)), **self.shared_neighbors,
+                  "queue_age": queues.age(), "queue_filled": queues.filled()}
         stacked = torch.stack([value.detach().float().to(self.world.device) for value in values.values()])
         means = self.world.reduce(stacked, "mean").tolist()
         return {**dict(zip(values, means, strict=True)), "lr": self.optimizer.param_groups[0]["lr"]}

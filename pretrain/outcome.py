@@ -21,6 +21,7 @@ _PANELS = {
     "loss": ("loss", "instance_loss", "neighbor_loss"),
     "contrastive accuracy (%)": ("top1", "top5"),
     "embedding spread (1 = uniform)": ("embedding_std",),
+    "effective rank of the features": ("feature_rank",),
     "neighbours from the same": ("neighbors_same_image", "neighbors_same_class"),
     "kNN accuracy on scenes (%)": ("knn_accuracy",),
     "learning rate": ("lr",),

@@ -26,7 +26,7 @@ def test_what_a_run_leaves(programs):
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [2, 4, 6, 8]
     assert set(steps[0]) == {
-        "step", "epoch", "loss", "instance_loss", "neighbor_loss", "top1", "top5", "embedding_std",
+        "step", "epoch", "loss", "instance_loss", "neighbor_loss", "top1", "top5", "embedding_std", "feature_rank",
         "neighbors_same_image", "neighbors_same_class", "queue_age", "queue_filled", "lr", "time"}
     for line in steps:
         assert line["loss"] == pytest.approx(line["instance_loss"] + 0.4 * line["neighbor_loss"], rel=1e-5)
