@@ -35,7 +35,7 @@ def run_main(room: str, *options: str) -> None:
 
 
 def gains(results: dict[str, list[dict]]) -> str:
-    """A Markdown table: mean ± deviation of the primary metrics, and the gain in units of the larger deviation."""
+    """A Markdown table: mean ± deviation of the primary metrics, and the gain over random weights."""
     first = results["random weights"][0]
     tasks = list(first["primary"])
     lines = ["| weights | " + " | ".join(
