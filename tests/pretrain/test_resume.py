@@ -50,12 +50,12 @@ def test_asked_to_stop(programs, wait_for_step, same_runs):
 @pytest.mark.timeout(1800)
 def test_ten_kills(programs, wait_for_step, logged_step, same_runs):
     """SIGKILL ten times, after random numbers of steps or seconds, also while starting and saving."""
-    options = [*OPTIONS, "--epochs=24", "--loop.save_steps=2"]
+    options = [*OPTIONS, "--epochs=80", "--loop.save_steps=2"]  # longer than ten turns take
     folder, draw = programs.folder / "killed", random.SystemRandom()
     for number in range(10):
         process = programs.start("pretrain", "--output=killed", *options)
         if number % 3 == 2:
-            time.sleep(draw.uniform(0, 10))
+            time.sleep(draw.uniform(0, 8))
         else:
             wait_for_step(process, folder, logged_step(folder) + draw.randint(1, 5))
             time.sleep(draw.random() * 0.1)
