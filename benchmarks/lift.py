@@ -4,8 +4,9 @@
 
 Pretrains on unlabelled scenes (and, with ``--photos``, on a folder of photographs), then trains the same multi-task
 network from random weights and from each pretraining, once for every seed, and prints mean ± standard deviation over
-the seeds and the gain over random weights. Every run is an ordinary run of the two mains, so a second start of this
-command goes on where the first one stopped.
+the seeds and the gain over random weights. Fine-tuning runs stand side by side, one thread each, as many as there are
+cores. Every run is an ordinary run of the two mains, so a second start of this command goes on where the first one
+stopped.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.cells import Cell, run_cells
 from harness.files import write_text
 from harness.program import run_program
+from harness.seeding import available_cores
 from transfer.compare import write_comparison
 from transfer.results import read_results
 
@@ -32,6 +35,16 @@ def run_main(room: str, *options: str) -> None:
     code = subprocess.run([sys.executable, str(ROOT / room / "main.py"), *options], check=False).returncode
     if code:
         sys.exit(code)
+
+
+def fine_tuning(output: Path, weights: Path | None, seed: int) -> Cell:
+    """The run that fine-tunes from ``weights`` (random ones when none)."""
+    name = f"transfer-{weights.name.removeprefix('pretrain-') if weights else 'random'}-{seed}"
+    command = [sys.executable, str(ROOT / "transfer" / "main.py"),
+               "--config", str(CONFIGS / "transfer" / "scenes" / "few_labels.yaml"), "--baseline", "none",
+               "--seed", str(seed), "--output", str(output / name), "--threads", "1", "--workers", "0",
+               *(["--model.weights", str(weights)] if weights else [])]
+    return Cell(name, command, output / name / "results.json")
 
 
 def gains(results: dict[str, list[dict]]) -> str:
@@ -72,14 +85,12 @@ def main() -> int:
         weights["photographs, unlabelled"] = output / "pretrain-photos"
         run_main("pretrain", "--config", str(CONFIGS / "pretrain" / "lift_photos.yaml"), "--data.root",
                  arguments.photos, "--output", str(output / "pretrain-photos"))
-    results: dict[str, list[dict]] = {name: [] for name in weights}
-    for seed in range(arguments.seeds):
-        for name, source in weights.items():
-            folder = output / f"transfer-{source.name.removeprefix('pretrain-') if source else 'random'}-{seed}"
-            run_main("transfer", "--config", str(CONFIGS / "transfer" / "scenes" / "few_labels.yaml"), "--baseline",
-                     "none", "--seed", str(seed), "--output", str(folder),
-                     *(["--model.weights", str(source)] if source else []))
-            results[name].append(read_results(folder))
+    cells = {name: [fine_tuning(output, source, seed) for seed in range(arguments.seeds)]
+             for name, source in weights.items()}
+    turns = [cell for turn in zip(*cells.values(), strict=True) for cell in turn]
+    for name, reason in run_cells(turns, output / "logs", jobs=available_cores()).items():
+        sys.exit(f"{name}: {reason}")
+    results = {name: [read_results(cell.done.parent) for cell in row] for name, row in cells.items()}
     table = gains(results)
     write_text(output / "table.md", table + "\n")
     write_comparison(output / "report.html", [run for runs in results.values() for run in runs],
