@@ -37,6 +37,9 @@ class OptimizerConfig:
     def build(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         """Make it.
 
+        Args:
+            parameters: parameters, or groups of them; a group's ``lr_scale`` multiplies its learning rate.
+
         Raises:
             UserError: timm knows no optimiser of that name, or an option does not fit it.
         """
@@ -44,10 +47,13 @@ class OptimizerConfig:
 
         name = "momentum" if self.name == "sgd" else self.name  # timm's "sgd" is Nesterov's
         try:
-            return create_optimizer_v2(list(parameters), opt=name, lr=self.lr, weight_decay=self.weight_decay,
-                                       momentum=self.momentum, filter_bias_and_bn=False, **self.options)
+            optimizer = create_optimizer_v2(list(parameters), opt=name, lr=self.lr, weight_decay=self.weight_decay,
+                                            momentum=self.momentum, filter_bias_and_bn=False, **self.options)
         except (ValueError, TypeError, AssertionError) as error:
             raise UserError(f"optimizer '{self.name}' with {self.options}: {error}") from error
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
+        return optimizer
 
     def apply_to(self, optimizer: torch.optim.Optimizer) -> None:
         """Set what is configured here, after a state was loaded that brought its own (all but the rate)."""

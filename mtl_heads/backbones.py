@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from torch import nn
 
+import mtl_heads.networks  # noqa: F401  (the papers' small networks, by their names in timm's registry)
 from harness.errors import UserError, closest
 
 # Options that let a backbone take images of any size, and HRNet give its own branches and not the

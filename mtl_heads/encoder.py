@@ -44,14 +44,15 @@ class Pyramid(NamedTuple):
         if len(set(self.strides)) < 2:
             raise UserError(
                 f"{what} needs features of at least two strides, {self.name} gives "
-                f"{len(self.strides)} of stride {self.strides[0]}: choose another head, neck or backbone"
+                f"{len(self.strides)} of stride {self.strides[0]}: choose another head or backbone, or for a "
+                "plain transformer neck 'simple_pyramid'"
             )
 
 
 class Encoder(nn.Module):
     """A backbone with its neck.
 
-    Features finer than stride 4 are dropped, unless ``backbone_options`` asks for ``out_indices``;
+    Features finer than ``finest_stride`` are dropped, unless ``backbone_options`` asks for ``out_indices``;
     channels come first whatever the backbone's layout. A backbone that takes only multiples of some
     size (HRNet, Swin) gets its images padded with zeros, the mean colour, at the right and bottom,
     and its features cropped back.
@@ -62,6 +63,7 @@ class Encoder(nn.Module):
         neck: name of the neck.
         neck_options: options of the neck.
         backbone_options: keyword arguments of ``timm.create_model``; only with a name.
+        finest_stride: stride of the finest features that are kept.
 
     Raises:
         UserError: backbone, stride, neck or options do not exist or do not fit together.
@@ -75,6 +77,7 @@ class Encoder(nn.Module):
         neck: str = "none",
         neck_options: Mapping[str, Any] | None = None,
         backbone_options: Mapping[str, Any] | None = None,
+        finest_stride: int = FINEST_STRIDE,
     ) -> None:
         super().__init__()
         if output_stride is not None and output_stride not in OUTPUT_STRIDES:
@@ -94,8 +97,8 @@ class Encoder(nn.Module):
         self.channels_last, channels = _layout(self.backbone, features)
         grids = [feature.shape[1:3] if self.channels_last else feature.shape[2:4] for feature in features]
         strides = [round(self.image_size[0] / grid[0]) for grid in grids]
-        all_kept = "out_indices" in (backbone_options or {}) or max(strides) < FINEST_STRIDE
-        self.kept = [i for i, stride in enumerate(strides) if all_kept or stride >= FINEST_STRIDE]
+        all_kept = "out_indices" in (backbone_options or {}) or max(strides) < finest_stride
+        self.kept = [i for i, stride in enumerate(strides) if all_kept or stride >= finest_stride]
         self.backbone_pyramid = Pyramid(
             tuple(channels[i] for i in self.kept), tuple(strides[i] for i in self.kept), -1, name
         )
@@ -113,6 +116,14 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features ``[B, C_i, H/s_i, W/s_i]``, fine to coarse, of images ``[B, C, H, W]``."""
+        features = _as_list(self.backbone(self.prepare(images)))
+        features = [features[i] for i in self.kept]
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        return self.finish(features, tuple(images.shape[-2:]))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` as the backbone takes them: padded at the right and bottom where it must be."""
         height, width = images.shape[-2:]
         if self.multiple is None and (height, width) != self.image_size:
             raise UserError(
@@ -120,19 +131,27 @@ class Encoder(nn.Module):
                 f"{self.image_size[0]}x{self.image_size[1]}, not {height}x{width}: "
                 "resize them, or give backbone_options the img_size"
             )
-        below, right = (-height % self.multiple, -width % self.multiple) if self.multiple else (0, 0)
-        if below or right:
-            images = F.pad(images, (0, right, 0, below))
-        features = _as_list(self.backbone(images))
-        features = [features[i] for i in self.kept]
-        if self.channels_last:
-            features = [feature.permute(0, 3, 1, 2) for feature in features]
-        if below or right:
+        below, right = self._padding(height, width)
+        return F.pad(images, (0, right, 0, below)) if below or right else images
+
+    def finish(self, features: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Crop the backbone's features of images that were padded, and run the neck.
+
+        Args:
+            features: those of ``backbone_pyramid``, channels first.
+            size: height and width of the images before :meth:`prepare`.
+        """
+        height, width = size
+        if any(self._padding(height, width)):
             features = [
                 feature[..., : -(-height // stride), : -(-width // stride)]
                 for feature, stride in zip(features, self.backbone_pyramid.strides, strict=True)
             ]
-        return self.neck(features)
+        return self.neck.crop(self.neck(features), size)
+
+    def _padding(self, height: int, width: int) -> tuple[int, int]:
+        """Rows below and columns at the right that images of a size lack."""
+        return (-height % self.multiple, -width % self.multiple) if self.multiple else (0, 0)
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from mtl_heads.encoder import Encoder
 from mtl_heads.output import Output
 from mtl_heads.reach import Reach, parameter_names, reach
 from mtl_heads.tasks import Tasks
+from mtl_heads.vandenhende import TaskBlocks
 
 
 class MultiTaskModel(nn.Module):
@@ -27,6 +28,9 @@ class MultiTaskModel(nn.Module):
     #: False where encoders are per task, so that no one tensor is read by all of them.
     #: Rules that work on gradients of the representation are refused there.
     shared_representation: bool = True
+
+    #: Whether training begins from trained single-task networks; see :meth:`single_task_prefixes`.
+    starts_from_single_task: bool = False
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
@@ -107,6 +111,51 @@ class MultiTaskModel(nn.Module):
                 return [values[name] for name in layer]
         return []
 
+    def phases(self) -> list[list[str]]:
+        """Groups of tasks that are trained one group after another; by default one of all tasks."""
+        return [self.task_set.all]
+
+    def enter_phase(self, number: int) -> None:
+        """Make ready to train the tasks of ``phases()[number]``: freeze what is not trained with them."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All trainable parameters, each in one group, as optimisers take them.
+
+        A group whose learning rate is a multiple of the run's states it as ``lr_scale``.
+        """
+        return self._groups([], 1.0)
+
+    def _groups(self, faster: Iterable[nn.Parameter], lr_scale: float) -> list[dict[str, Any]]:
+        """A group of the ordinary parameters, and one of those with a learning rate of their own."""
+        chosen = {id(value) for value in faster}
+        trainable = [value for value in self.parameters() if value.requires_grad]
+        ordinary = [value for value in trainable if id(value) not in chosen]
+        special = [value for value in trainable if id(value) in chosen]
+        groups: list[dict[str, Any]] = [{"params": ordinary}]
+        return [*groups, {"params": special, "lr_scale": lr_scale}] if special else groups
+
+    def penalty(
+        self, tasks: Iterable[str] | None = None, losses: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Terms that training adds to the losses of tasks, by task; a task without one is left out.
+
+        They are means over the images of the last :meth:`forward`, or do not depend on them.
+
+        Args:
+            tasks: whose terms; ``None`` means all.
+            losses: of these tasks, for terms that are made of their gradients; such terms are left out
+                without them.
+        """
+        return {}
+
+    def single_task_prefixes(self, task: str) -> dict[str, str]:
+        """Prefixes of state-dict keys of the single-task network of ``task``, and ours in their place.
+
+        Raises:
+            UserError: this architecture cannot begin from single-task networks.
+        """
+        raise UserError(f"{type(self).__name__} cannot start from single-task networks: leave from_single_task out")
+
     def vandenhende_prefixes(self) -> dict[str, str]:
         """Prefixes of state-dict keys in files of the original code base, and ours in their place.
 
@@ -114,6 +163,10 @@ class MultiTaskModel(nn.Module):
             UserError: this architecture, with these options, was not in that code base.
         """
         raise UserError(f"{type(self).__name__} has no counterpart in the original code base: train it anew")
+
+    def vandenhende_blocks(self) -> dict[str, TaskBlocks]:
+        """Our names of parameters that have a block of values for each task, for files of the original code base."""
+        return {}
 
     def _owners(self) -> Reach:
         if self._reach is None:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from mtl_heads.model import MultiTaskModel
+
+if TYPE_CHECKING:
+    from mtl_heads.model import MultiTaskModel
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _OPTIONAL = ".num_batches_tracked"
+
+
+class TaskBlocks(NamedTuple):
+    """A parameter that has a block of values for each task, one after another.
+
+    Nothing in its shape tells which block is whose: that is the order in which its file lists the tasks.
+
+    Args:
+        tasks: whose blocks, in the order that ours has.
+        dim: dimension along which the blocks follow each other.
+        prefix: of keys in the file; the name of a task follows it.
+        movable: False where a block means something in its place only.
+    """
+
+    tasks: tuple[str, ...]
+    dim: int
+    prefix: str
+    movable: bool = True
 
 
 def load_vandenhende(model: MultiTaskModel, state_dict: Mapping[str, Tensor]) -> None:
     """Load a state dict of the original code base into the same architecture of ours.
 
     Every parameter and buffer must be found; only ``num_batches_tracked`` may be missing. The model
-    is unchanged unless everything fits.
+    is unchanged unless everything fits. Where layers read the features of all tasks side by side, the
+    order of the tasks is that of the file's keys; a file whose keys are sorted, as ``safetensors`` does,
+    does not tell, and is taken to have the order of the model.
 
     Args:
         model: built with the backbone, head and tasks that the file was trained with.
@@ -28,12 +52,10 @@ def load_vandenhende(model: MultiTaskModel, state_dict: Mapping[str, Tensor]) ->
     """
     prefixes = model.vandenhende_prefixes()
     own = model.state_dict()
+    keys = [_bare(key) for key in state_dict]
     renamed: dict[str, Tensor] = {}
     unexpected: list[str] = []
-    for key, value in state_dict.items():
-        bare = key
-        while bare.startswith(_WRAPPERS):
-            bare = bare.partition(".")[2]
+    for bare, (key, value) in zip(keys, state_dict.items(), strict=True):
         names = (ours + bare[len(theirs) :] for theirs, ours in prefixes.items() if bare.startswith(theirs))
         name = next(names, None)
         if name is None or name not in own:
@@ -55,4 +77,29 @@ def load_vandenhende(model: MultiTaskModel, state_dict: Mapping[str, Tensor]) ->
             f"the state dict does not fit this {type(model).__name__} of {len(own)} keys: {found}; "
             "build the network with the file's backbone, head and tasks"
         )
+    if keys != sorted(keys):
+        for name, blocks in model.vandenhende_blocks().items():
+            renamed[name] = _reorder(renamed[name], blocks, keys)
     model.load_state_dict({**own, **renamed})
+
+
+def _bare(key: str) -> str:
+    """A key without what wrappers put before it."""
+    while key.startswith(_WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def _reorder(value: Tensor, blocks: TaskBlocks, keys: Iterable[str]) -> Tensor:
+    """A value of the file with the blocks of its tasks in our order."""
+    after = (key[len(blocks.prefix) :].partition(".")[0] for key in keys if key.startswith(blocks.prefix))
+    theirs = [task for task in dict.fromkeys(after) if task in blocks.tasks]
+    if theirs == list(blocks.tasks):
+        return value
+    if not blocks.movable:
+        raise UserError(
+            f"the file has the tasks in the order {', '.join(theirs)}, the network {', '.join(blocks.tasks)}, and "
+            "their features are too entangled to change places: build the network with the file's order"
+        )
+    parts = dict(zip(theirs, value.chunk(len(theirs), blocks.dim), strict=True))
+    return torch.cat([parts[task] for task in blocks.tasks], blocks.dim)

@@ -36,26 +36,28 @@ def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str,
         return None
     if config.baseline != "auto":
         return _named(config)
-    found = {}
-    for task in config.tasks:
-        single = single_task_config(config, task)
-        folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single, world)}"
-        single.output = str(folder)
-        if not (folder / "results.json").exists():
-            world.print(f"single-task network for {task}: {folder}")
-        lock = locked(folder.parent / f".{folder.name}.lock")
+    return {task: read_results(single_task_folder(config, task, world)) for task in config.tasks}
+
+
+def single_task_folder(config: TransferConfig, task: str, world: Accelerator) -> Path:
+    """The cached run of one task's network, trained first where it is not there yet."""
+    single = single_task_config(config, task)
+    folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single, world)}"
+    single.output = str(folder)
+    if not (folder / "results.json").exists():
+        world.print(f"single-task network for {task}: {folder}")
+    lock = locked(folder.parent / f".{folder.name}.lock")
+    if world.is_main_process:
+        lock.__enter__()
+    try:
+        world.wait_for_everyone()
+        code = 0 if (folder / "results.json").exists() else run_single(single, world, description=task)
+    finally:
         if world.is_main_process:
-            lock.__enter__()
-        try:
-            world.wait_for_everyone()
-            code = 0 if (folder / "results.json").exists() else run_single(single, world, description=task)
-        finally:
-            if world.is_main_process:
-                lock.__exit__(None, None, None)
-        if code:
-            raise SystemExit(code)
-        found[task] = read_results(folder)
-    return found
+            lock.__exit__(None, None, None)
+    if code:
+        raise SystemExit(code)
+    return folder
 
 
 def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
@@ -63,11 +65,12 @@ def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
     registry = config.model.registry
     known = option_defaults(registry.get("single_task"))
     kept = {key: config.model.options.get(key, default) for key, default in known.items()}
+    common = dataclasses.replace(config.model.common, from_single_task="auto")  # of no meaning here
     # A learned or adaptive balance has nothing to balance here, nor a partition to divide.
     return dataclasses.replace(
         config, name=None, output=None, resume="auto", tasks=[task], auxiliary=[], baseline="none",
         task_options={task: config.task_options[task]} if task in config.task_options else {},
-        model=Selection("single_task", kept, config.model.common, registry),
+        model=Selection("single_task", kept, common, registry),
         balance=Selection("equal", {}, None, config.balance.registry),
         schedule=Selection("shared", {}, None, config.schedule.registry),
         partition=Selection("full", {}, None, config.partition.registry),

@@ -27,12 +27,16 @@ class ModelConfig:
         backbone_options: options of that timm model.
         weights: checkpoint file, folder or name of a pretraining run; random weights when none.
         min_matched: least share of the backbone's tensors that the weights must have.
+        from_single_task: where architectures with a network per task (cross_stitch, nddr) start from: auto
+            trains (once, cached) or reuses the single-task networks; none leaves it at the backbone's weights;
+            otherwise folders of single-task runs.
     """
 
     backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = volatile(None)  # the content counts, not the path: see transfer.single_run
     min_matched: float = 1.0
+    from_single_task: list[str] | str = volatile("auto")  # as weights
 
 
 @dataclass
@@ -72,7 +76,7 @@ class TransferConfig:
         baseline: auto trains (once, cached) or reuses the single-task networks that Δ_MTL is measured
             against; none leaves Δ_MTL out; otherwise folders of single-task runs, separated by commas.
         optimizer: the optimiser.
-        epochs: passes over the training split.
+        epochs: passes over the training split; for each task, where the architecture trains them in turn.
         batch_size: images in a step, over all processes.
         accumulation: parts into which a process cuts its batch; gradients add up to those of the whole.
         seed: of everything random.

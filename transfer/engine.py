@@ -25,6 +25,7 @@ from transfer.config import TransferConfig
 from transfer.data.base import DataSet
 from transfer.data.loading import Augmented, Evaluated, collate
 from transfer.network import build_network
+from transfer.phases import Phases
 from transfer.transforms import as_size
 
 FORMAT = "tasklift-transfer/1"
@@ -56,24 +57,28 @@ class Transfer:
         seed_everything(config.seed, "weights")
         self.network = build_network(config, self.tasks).to(world.device)
         model = self.network.model
+        self.phases = Phases(model, config)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
         if world.num_processes > 1:
             for value in model.unreached_parameters():  # the data-parallel wrapper would wait for them
                 value.requires_grad_(False)
+            if len(self.phases) > 1:  # nor must it wait for what another phase trains
+                world.ddp_handler.find_unused_parameters = True
         if config.compile:
             model.compile()
         self.balance = config.balance.build(names).to(world.device)
-        groups = [{"params": [value for value in model.parameters() if value.requires_grad]}]
+        groups = _groups_of(model, config.model.name)
         learned = list(self.balance.parameters())
         if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
+        self.balance_groups = slice(len(groups) - bool(learned), len(groups))
         self.optimizer = config.optimizer.build(groups)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.forward, self.optimizer = world.prepare(model, self.optimizer)
         self.schedule = config.schedule.build(self._losses, self.balance, self._backward, self.optimizer,
                                               sum_over_processes)
-        self.batches = Batches(len(self.train_split), config.batch_size, config.epochs, seed=config.seed,
+        self.batches = Batches(len(self.train_split), config.batch_size, self.phases.epochs, seed=config.seed,
                                rank=world.process_index, world=world.num_processes)
         self.lr_factor = config.lr_schedule.build()
 
@@ -88,13 +93,16 @@ class Transfer:
         """One step of the schedule on a collated batch (see :mod:`transfer.data.loading`)."""
         config, device = self.config, self.world.device
         seed_everything(config.seed, "step", self.step, self.world.process_index)  # dropout and the like
-        factor = self.lr_factor(self.step // self.batches.steps_per_epoch / config.epochs)
+        trained, done = self.phases.enter(self.step // self.batches.steps_per_epoch)
+        factor = self.lr_factor(done)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         images = batch["image"].to(device, non_blocking=True)
-        targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()}
+        targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()
+                   if name in trained}
         normalizers = self._normalizers(targets)
         pieces = min(config.accumulation, len(images))
+        self.share = 1 / (pieces * self.world.num_processes)  # of the batch, that a part of it counts for
         cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
         parts = [(part, {name: cut[name][i] for name in cut}, normalizers, i == pieces - 1)
                  for i, part in enumerate(images.tensor_split(pieces))]
@@ -124,8 +132,10 @@ class Transfer:
         # Every task is asked for unless a schedule takes them apart: None also has the auxiliary ones.
         with self._exchanging(last):
             output = self.forward(images, None if len(names) == len(self.tasks) else names)
-        return {name: sum(self.tasks[name].loss(prediction, targets[name], normalizers[name])
-                          for prediction in output.of(name)) for name in names}
+        losses = {name: sum(self.tasks[name].loss(prediction, targets[name], normalizers[name])
+                            for prediction in output.of(name)) for name in names}
+        extra = self.model.penalty(names, losses)
+        return {name: loss + extra[name] * self.share if name in extra else loss for name, loss in losses.items()}
 
     def _backward(self, total: Tensor, last: bool) -> None:
         with self._exchanging(last):
@@ -157,7 +167,7 @@ class Transfer:
     def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """Validation, where it is due: its metrics, and whether they are the best so far."""
         every = self.config.evaluation.every
-        if not every or (epoch % every and epoch != self.config.epochs):
+        if not every or (epoch % every and epoch != self.batches.epochs):
             return {}, False
         metrics = self.evaluate("val")
         score = self._score(metrics)
@@ -241,7 +251,7 @@ class Transfer:
             self.balance.load_state_dict(state["balance"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.config.optimizer.apply_to(self.optimizer)  # a new run may go on with another recipe
-            for group in self.optimizer.param_groups[1:]:  # weights that the balance learns
+            for group in self.optimizer.param_groups[self.balance_groups]:
                 group["weight_decay"] = 0.0
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -265,7 +275,23 @@ def check(config: TransferConfig) -> None:
     config.balance.build(names)
     config.augmentation.build()
     config.lr_schedule.build()
-    config.optimizer.build(network.model.parameters())
+    config.optimizer.build(_groups_of(network.model, config.model.name))
+    Phases(network.model, config)
+
+
+def _groups_of(model: Any, name: str) -> list[dict[str, Any]]:
+    """The architecture's parameter groups.
+
+    Raises:
+        UserError: they leave a trainable parameter out, or have one twice.
+    """
+    groups = model.parameter_groups()
+    given = [id(value) for group in groups for value in group["params"]]
+    trainable = [id(value) for value in model.parameters() if value.requires_grad]
+    if sorted(given) != sorted(trainable):
+        raise UserError(f"architecture '{name}': parameter_groups() has {len(given)} parameters, {len(set(given))} of "
+                        f"them different, and {len(trainable)} are trainable: each must be in one group")
+    return groups
 
 
 def _check_evaluation(config: TransferConfig, data: DataSet) -> None:

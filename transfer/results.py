@@ -13,7 +13,7 @@ import torch
 from harness.config import digest, identity
 from harness.errors import UserError
 from harness.world import versions
-from mtl_heads.resources import multiply_adds, parameters
+from mtl_heads.resources import resources
 from transfer.delta import delta_mtl
 from transfer.engine import Transfer
 
@@ -21,11 +21,15 @@ from transfer.engine import Transfer
 def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, float]],
                     singles: dict[str, dict[str, Any]] | None, step_seconds: float) -> dict[str, Any]:
     """Everything that ``results.json`` states about a finished run."""
+    from transfer.relative import relative_resources  # it reads results of single-task runs
+
     config, tasks = transfer.config, transfer.tasks
     primary = {task: tasks[task].primary for task in config.tasks}
     higher = {task: bool(tasks[task].higher_is_better) for task in config.tasks}
     image = transfer.train_split[0]["image"]
     size = config.evaluation.size or image.shape[:2]
+    size = size if isinstance(size, int) else tuple(size[:2])
+    cost = resources(transfer.model, size)
     results = {
         "name": name, "dataset": config.data.name, "architecture": config.model.name,
         "backbone": transfer.network.backbone, "weights": config.model.common.weights,
@@ -33,8 +37,8 @@ def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, 
                      "partition": config.partition.name},
         "seed": config.seed, "split": config.evaluation.split, "metrics": metrics, "primary": primary,
         "higher_is_better": higher, "single_task": None, "delta_mtl": None,
-        "parameters": parameters(transfer.model),
-        "macs": multiply_adds(transfer.model, size if isinstance(size, int) else tuple(size[:2])),
+        "parameters": cost.parameters, "macs": cost.multiply_adds,
+        "relative": relative_resources(config, transfer.model.task_set, transfer.network.backbone, cost, size),
         "train_seconds": transfer.seconds, "step_seconds": step_seconds, "threads": torch.get_num_threads(),
         "processes": transfer.world.num_processes, "versions": versions(),
         "recipe": recipe_digest(config), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -86,6 +90,6 @@ def joined_singles(singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
     parts = {key: {task: result[key][task] for task, result in singles.items()}
              for key in ("metrics", "primary", "higher_is_better")}
     joined = {**first, **parts, **costs, "name": "single-task networks", "single_task": parts["metrics"],
-              "delta_mtl": 0.0}
+              "delta_mtl": 0.0, "relative": {"parameters": 0.0, "macs": 0.0}}
     joined.pop("folder", None)  # it is no run of its own
     return joined

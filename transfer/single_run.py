@@ -15,9 +15,12 @@ from transfer.config import TransferConfig
 def inputs(config: TransferConfig) -> dict[str, Any]:
     """Digests of what a configuration only names: the content of the weights, and the data."""
     from pretrain.checkpoints import content_digest
+    from transfer.single_task_start import single_task_digests
 
     weights = config.model.common.weights
-    return {"weights": content_digest(weights) if weights else None, "data": config.data.build().fingerprint()}
+    found = {"weights": content_digest(weights) if weights else None, "data": config.data.build().fingerprint()}
+    starts = single_task_digests(config)
+    return found | ({"from_single_task": starts} if starts else {})
 
 
 def run_single(config: TransferConfig, world: Accelerator, description: str = "transfer",
@@ -39,6 +42,7 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
     from transfer.engine import Transfer
     from transfer.report import draw_panels, write_transfer_report
     from transfer.results import collect_results, compare_with
+    from transfer.single_task_start import load_single_tasks, single_task_checkpoints
 
     folder = Path(config.output)
     with Run(folder, config, resume=config.resume, main=world.is_main_process, keep=config.loop.keep,
@@ -51,11 +55,15 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
                 run.finish(results)
             world.print(f"{folder} is finished; its report is {folder / 'report.html'}")
             return 0
-        transfer = Transfer(config, world)
         checkpoint = run.checkpoint_to_resume(config.resume)
+        starts = single_task_checkpoints(config, world) if checkpoint is None else {}
+        transfer = Transfer(config, world)
         if checkpoint is not None:
             transfer.load_state_dict(checkpoint)
             world.print(f"continues {checkpoint} at step {transfer.step}")
+        elif starts:
+            load_single_tasks(transfer.model, starts)
+            world.print(f"starts from {', '.join(str(path.parents[1]) for path in starts.values())}")
         run.begin(transfer.step)
         if track:
             world.init_trackers("tasklift", config={"run": str(folder), "config": str(as_dict(config))})

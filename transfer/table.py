@@ -129,7 +129,8 @@ def build_table(results: Iterable[Result]) -> Table:
 
     Returns:
         One row for each configuration. Columns that tell the rows apart, primary metrics with their
-        direction, Δ_MTL, parameters, multiply-adds and training time.
+        direction, Δ_MTL, parameters and multiply-adds, also relative to the sum of the single-task
+        networks (ST), and training time.
 
     Raises:
         UserError: no results, or a task whose primary metric or direction differs between them.
@@ -144,7 +145,7 @@ def build_table(results: Iterable[Result]) -> Table:
         told.append("Seeds")
         described = [{**row, "Seeds": str(len(group))} for group, row in zip(groups, described, strict=True)]
     rows = [tuple(row[key] for key in told) for row in described]
-    return Table(tuple(told), rows, [*_task_columns(groups), *_cost_columns(groups)])
+    return Table(tuple(told), rows, [*task_columns(groups), *_cost_columns(groups)])
 
 
 def describe(result: Result) -> dict[str, str]:
@@ -177,7 +178,12 @@ def _group(results: Iterable[Result]) -> list[list[Result]]:
     return separate
 
 
-def _task_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
+def task_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
+    """The primary metric of each task, for rows that are one list of results each.
+
+    Raises:
+        UserError: a task's primary metric or its direction differs between results.
+    """
     shown: dict[str, tuple[str, bool]] = {}
     for result in (result for group in groups for result in group):
         for task, metric in result["primary"].items():
@@ -197,14 +203,17 @@ def _task_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
 
 
 def _cost_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
-    def column(heading: str, key: str, scale: float, digits: int, **style: Any) -> Column:
-        values = [_numbers(result.get(key) for result in group) for group in groups]
+    def column(heading: str, key: str, scale: float, digits: int, of: str = "", **style: Any) -> Column:
+        values = [_numbers(((result.get(of) or {}) if of else result).get(key) for result in group)
+                  for group in groups]
         return Column(heading, [[value * scale for value in row] for row in values], digits, **style)
 
     columns = [
         column("Δ_MTL [%] ↑", "delta_mtl", 1, 2, higher_is_better=True, signed=True),
         column("Params [M]", "parameters", 1e-6, 2, spread=False),
+        column("Params vs ST [%]", "parameters", 1, 0, of="relative", signed=True, spread=False),
         column("MACs [G]", "macs", 1e-9, 2, spread=False),
+        column("MACs vs ST [%]", "macs", 1, 0, of="relative", signed=True, spread=False),
         column("Time [min]", "train_seconds", 1 / 60, 1),
     ]
     return [column for column in columns if any(column.values)]

@@ -42,7 +42,7 @@ class Head(nn.Module):
         return features[self.pyramid.main]
 
     def predict(self, gathered: Tensor) -> Tensor:
-        """``[B, outputs, h, w]`` at the size of what was gathered, or ``[B, outputs]``."""
+        """``[B, outputs, h, w]`` at the size of what was gathered or finer, or ``[B, outputs]``."""
         raise NotImplementedError
 
     def forward(self, features: list[Tensor]) -> Tensor:

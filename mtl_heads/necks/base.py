@@ -17,5 +17,9 @@ class Neck(nn.Module):
         self.pyramid = pyramid
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """New features, fine to coarse, at the sizes of the given ones."""
+        """New features, fine to coarse."""
         raise NotImplementedError
+
+    def crop(self, features: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """The neck's features without cells that lie wholly beyond an image of ``size``; by default all."""
+        return features

@@ -32,6 +32,7 @@ def resnet():
 
 CASES = {
     "architecture": (lambda: build_model("basline", "resnet10t", DENSE), "did you mean 'baseline'"),
+    "architecture nearly right": (lambda: build_model("mtinet", "resnet10t", DENSE), "did you mean 'mti_net'"),
     "option": (lambda: build_model("baseline", "resnet10t", DENSE, heat="fcn"), "no option 'heat' .*'head'"),
     "head": (lambda: build_model("baseline", "resnet10t", DENSE, head="deeplap"), "did you mean 'deeplab'"),
     "head option": (
@@ -65,6 +66,10 @@ CASES = {
         lambda: build_model("baseline", "resnet10t", DENSE, auxiliary={"depth": 1}),
         "'depth' is given as dense and as auxiliary",
     ),
+    "two sets for a decoder": (
+        lambda: build_model("mti_net", "resnet10t", DENSE, auxiliary={"normals": 3, "semseg": 5}),
+        "'semseg' is given as dense and as auxiliary",
+    ),
     "dense and image": (
         lambda: build_model("baseline", "resnet10t", DENSE, image={"semseg": 1}),
         "'semseg' is given as dense and as image",
@@ -88,6 +93,26 @@ CASES = {
     "scales for fpn": (
         lambda: build_model("baseline", "vit_tiny_patch16_224", DENSE, neck="fpn"),
         "at least two strides",
+    ),
+    "scales for mti_net": (
+        lambda: build_model("mti_net", "vit_tiny_patch16_224", DENSE),
+        "4 strides, backbone 'vit_tiny_patch16_224' gives 1 .16.: .*neck",
+    ),
+    "scales for jtrl": (
+        lambda: build_model("jtrl", "resnet10t", DENSE, backbone_options={"out_indices": (4,)}),
+        "2 strides, backbone 'resnet10t' gives 1",
+    ),
+    "three tasks for jtrl": (
+        lambda: build_model("jtrl", "resnet10t", {**DENSE, "normals": 3}),
+        "exactly two tasks .*not 3 .semseg, depth, normals.",
+    ),
+    "stages for cross_stitch": (
+        lambda: build_model("cross_stitch", FixedSize(), DENSE, head="fcn"),
+        "FixedSize cannot be cut into stages",
+    ),
+    "blocks for mtan": (
+        lambda: build_model("mtan", "swin_tiny_patch4_window7_224", DENSE),
+        "mtan reaches inside the stages of a residual network, and backbone 'swin_tiny_patch4_window7_224'",
     ),
     "fixed size": (
         lambda: build_model("baseline", FixedSize(), DENSE, head="fcn")(torch.zeros(1, 3, 40, 40)),

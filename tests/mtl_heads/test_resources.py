@@ -11,7 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.errors import UserError
 from mtl_heads import build_model
 from mtl_heads.dry_run import dry_run
-from mtl_heads.resources import multiply_adds, parameters
+from mtl_heads.resources import (
+    Resources,
+    multiply_adds,
+    parameters,
+    resources,
+    single_task_resources,
+)
+from mtl_heads.tasks import Tasks
 
 
 def test_convolution_by_hand():
@@ -62,3 +69,42 @@ def test_a_module_with_a_plain_tensor_runs_really():
 def test_size_must_be_positive():
     with pytest.raises(UserError, match="not positive"):
         multiply_adds(nn.Conv2d(3, 4, 1), 0)
+
+
+def test_sum_of_single_task_networks():
+    def make(tasks: Tasks) -> nn.Module:
+        made.append(tasks.all)
+        return build_model("single_task", "resnet10t", tasks.dense, tasks.image, head="fcn")
+
+    made: list[list[str]] = []
+    dense, image = {"semseg": 5, "depth": 1, "edge": 1}, {"scene": 5}
+    total = single_task_resources(make, Tasks(dense, image, {"normals": 3}), (40, 56))
+    assert made == [["semseg"], ["depth"], ["scene"]]  # edge is as depth; normals only help
+    networks = [build_model("single_task", "resnet10t", {task: n}, head="fcn") for task, n in dense.items()]
+    networks.append(build_model("single_task", "resnet10t", {}, image))
+    assert total == Resources(
+        sum(map(parameters, networks)), sum(multiply_adds(one, (40, 56)) for one in networks)
+    )
+
+
+def test_change_in_percent():
+    assert Resources(50, 300).change(Resources(100, 200)) == (-50.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    "name, options, parameters_change, multiply_adds_change",
+    [
+        ("baseline", {"head": "hrnet"}, -50, -45),
+        pytest.param("pad_net", {"distill": "published"}, -15, 204, marks=pytest.mark.slow),
+    ],
+)
+def test_relative_to_table_5_6a(name, options, parameters_change, multiply_adds_change):
+    """HRNet-18 on two NYUD tasks (Vandenhende, 2022); within five points."""
+    backbone, size, dense = "hrnet_w18_small_v2", (480, 640), {"semseg": 40, "depth": 1}
+    singles = single_task_resources(
+        lambda one: build_model("single_task", backbone, one.dense, head="hrnet"), Tasks(dense, {}, {}), size
+    )
+    assert singles.parameters == pytest.approx(8.0e6, rel=0.03)
+    assert singles.multiply_adds == pytest.approx(22.0e9, rel=0.03)
+    change = resources(build_model(name, backbone, dense, **options), size).change(singles)
+    assert change == (pytest.approx(parameters_change, abs=5), pytest.approx(multiply_adds_change, abs=5))

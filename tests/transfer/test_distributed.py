@@ -31,6 +31,8 @@ CASES = {
     "whole": ([GROUPS], [GROUPS]),
     "accumulated": ([GROUPS, "--accumulation", "2"], [GROUPS]),
     "fixed": ([GROUPS, "--balance.name", "fixed", "--balance.weights", "{depth: 3}"],) * 2,
+    "one task after another": ([GROUPS, "--model.name", "progressive", "--tasks", "[depth, normals]", "--epochs", "1"],
+                               ) * 2,
 }
 
 

@@ -1,0 +1,128 @@
+"""Networks with an encoder per task that exchange features after every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from mtl_heads.blocks import PerTask
+from mtl_heads.encoder import Encoder
+from mtl_heads.model import MultiTaskModel
+from mtl_heads.output import Output
+from mtl_heads.stages import stages_of
+from mtl_heads.task_heads import TaskHeads
+from mtl_heads.tasks import Tasks
+
+
+class Exchange(nn.Module):
+    """What the columns do with one feature map each."""
+
+    def forward(self, maps: dict[str, Tensor], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """New maps of some tasks, from those ``[B, C, h, w]`` of all."""
+        raise NotImplementedError
+
+
+class Columns(MultiTaskModel):
+    """Base class: a column (encoder and head) per task, and an exchange after each stage of the encoders.
+
+    Networks with several branches exchange the maps of each branch. All tasks have columns, auxiliary
+    ones too. A single task has nobody to exchange with: its network is the single-task one.
+
+    Args:
+        encoder: of the first task; the others begin as copies of it.
+        tasks: any.
+        exchange: makes the exchange of maps with a number of channels.
+        lr_multiplier: the exchanges' learning rate is that of the run times this.
+        head: head of the dense tasks; image tasks have a linear one.
+        head_options: options of that head.
+
+    Raises:
+        UserError: the backbone cannot be cut into stages, or the multiplier is not positive.
+    """
+
+    shared_representation = False
+    starts_from_single_task = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        tasks: Tasks,
+        exchange: Callable[[int], Exchange],
+        lr_multiplier: float,
+        head: str,
+        head_options: dict[str, Any] | None,
+    ) -> None:
+        super().__init__(tasks)
+        if not lr_multiplier > 0:
+            raise UserError(f"lr_multiplier is {lr_multiplier}: give a positive number")
+        channels = stages_of(encoder).channels
+        self.encoders = PerTask(dict(zip(tasks.all, encoder.copies(len(tasks.all)), strict=True)))
+        self.heads = TaskHeads(encoder.pyramid, tasks, head, head_options)
+        counts = channels if len(tasks.all) > 1 else []
+        #: one list per stage, with one exchange for each map
+        self.exchanges = nn.ModuleList(nn.ModuleList(exchange(n) for n in maps) for maps in counts)
+        self.lr_multiplier = lr_multiplier
+        self._stages = {task: stages_of(self.encoders[task]) for task in tasks.all}
+
+    def forward(self, images: Tensor, tasks: Iterable[str] | None = None) -> Output:
+        tasks = self.task_set.select(tasks)
+        size = (images.shape[-2], images.shape[-1])
+        return self.decode(self._encode(images, tasks), size, tasks)
+
+    def encode(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """The pyramid of each task's column."""
+        return self._encode(images, self.task_set.all)
+
+    def decode(
+        self, representation: dict[str, list[Tensor]], size: tuple[int, int], tasks: Iterable[str] | None = None
+    ) -> Output:
+        maps: dict[str, Tensor] = {}
+        for task in self.task_set.select(tasks):
+            maps |= self.heads(representation[task], size, [task])
+        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
+        return Output(maps, [auxiliary] if auxiliary else [])
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return self._groups(self.exchanges.parameters(), self.lr_multiplier)
+
+    def single_task_prefixes(self, task: str) -> dict[str, str]:
+        head = f"heads.{self.heads.key(task)}."
+        return {"encoder.": f"encoders.{self.encoders.key(task)}.", head: head}
+
+    def _column_prefixes(self) -> dict[str, str]:
+        """Names of the columns in files of the original code base, and ours in their place."""
+        prefixes: dict[str, str] = {}
+        for task in self.tasks:
+            prefix = self.heads[task].vandenhende_prefix
+            if prefix is None:
+                raise UserError(
+                    f"head '{type(self.heads[task]).__name__.lower()}' of task '{task}' is not in the original code "
+                    "base: use deeplab or hrnet"
+                )
+            prefixes[f"backbone.{task}."] = f"encoders.{self.encoders.key(task)}.backbone."
+            prefixes[f"heads.{task}."] = f"heads.{self.heads.key(task)}.{prefix}"
+        return prefixes
+
+    def _encode(self, images: Tensor, wanted: Sequence[str]) -> dict[str, list[Tensor]]:
+        """Pyramids of the wanted tasks; what they alone do not need is left out of the last exchange."""
+        stages = self._stages
+        everybody = list(stages) if len(self.exchanges) else wanted
+        last = next(iter(stages.values())).count - 1
+        states = {task: stages[task].start(images) for task in everybody}
+        history: dict[str, list[list[Tensor]]] = {task: [] for task in everybody}
+        for i in range(last + 1):
+            states = {task: stages[task].run(i, states[task]) for task in everybody}
+            if len(self.exchanges):
+                readers = wanted if i == last else everybody
+                exchanged = [
+                    exchange({task: states[task][branch] for task in everybody}, readers)
+                    for branch, exchange in enumerate(self.exchanges[i])
+                ]
+                states = {task: [maps[task] for maps in exchanged] for task in readers}
+            for task, state in states.items():
+                history[task].append(state)
+        size = (images.shape[-2], images.shape[-1])
+        return {task: stages[task].pyramid(history[task], size) for task in wanted}

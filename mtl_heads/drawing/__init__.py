@@ -1,0 +1,1 @@
+"""Drawings of networks, made from what they compute: ``python -m mtl_heads.drawing``."""
