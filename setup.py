@@ -40,7 +40,7 @@ setup(
     ],
     extras_require={
         "gpu": ["faiss-gpu>=1.9"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],
         "slurm": ["submitit>=1.5.4,<1.6"],
         "track": ["tensorboard>=2.16"],
         "bench": ["lightly>=1.5"],
