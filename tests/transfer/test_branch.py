@@ -12,7 +12,7 @@ from safetensors import safe_open
 from scipy.stats import spearmanr
 
 from mtl_heads.trees import group_counts
-from transfer.branching.counting import count_trees
+from transfer.branching.counting import count_trees, count_trees_of
 
 TASKS = ["depth", "scene", "attributes"]
 SMALL = [
@@ -48,6 +48,8 @@ def test_search_training_and_comparison(programs):
     shares = {name: found["share"]["parameters"] for name, found in record["groupings"].items()}
     assert shares["shared"] < shares["affinity"] <= 0.8 < shares["split"] == 1
     assert record["groupings"]["split"]["clustering_cost"] == 0
+    alternatives = count_trees_of(3, record["groupings"]["affinity"]["groups"])
+    assert (tree_of(record, "random") == tree_of(record, "affinity")) == (alternatives == 1)
     assert (folder / "figures" / "affinity.png").exists() and "<img" in (folder / "report.html").read_text()
 
     runs = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/results.json")}

@@ -20,7 +20,7 @@ from transfer.baselines import single_task_folder, single_task_results
 from transfer.branching.affinity import as_dissimilarity
 from transfer.branching.config import BranchConfig
 from transfer.branching.costs import RESOURCES, Costs, measure_costs
-from transfer.branching.counting import random_chain
+from transfer.branching.counting import count_trees_of, random_chain
 from transfer.branching.pictures import draw_affinity, draw_tree
 from transfer.branching.problem import Problem, chain_of, tree_of
 from transfer.branching.report import write_branch_report
@@ -131,7 +131,9 @@ def find_trees(config: BranchConfig, costs: dict[str, Costs], measured: Measured
         elif name == "split":
             trees[name] = split_tree(names, locations)
         elif name == "random":
-            chain = random_chain(len(names), counts, numpy_generator(config.seed, "random tree"))
+            generator, chain = numpy_generator(config.seed, "random tree"), found.best.chain
+            while chain == found.best.chain and count_trees_of(len(names), counts) > 1:  # it is there already
+                chain = random_chain(len(names), counts, generator)
             trees[name] = tree_of(chain, names)
         elif name == "fafs":
             everywhere = as_dissimilarity(np.stack([measured.difficulty] * locations))

@@ -52,6 +52,6 @@ _CAPTIONS = {
     "affinity": "By task affinity: the least clustering cost within the budget",
     "shared": "All tasks share everything",
     "split": "One network per task",
-    "random": "Drawn evenly among the trees with as many groups",
+    "random": "Drawn evenly among the other trees with as many groups",
     "fafs": "By difficult examples, with as many groups",
 }
