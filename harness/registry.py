@@ -67,6 +67,11 @@ class Registry(Generic[T]):
             )
         return self._things[name]
 
+    def name_of(self, thing: object) -> str:
+        """What a thing is called here; its own ``__name__`` when it is not registered."""
+        found = (name for name, known in self._things.items() if known is thing)
+        return next(found, getattr(thing, "__name__", repr(thing)))
+
     def names(self) -> list[str]:
         """All names, sorted."""
         self._discover()

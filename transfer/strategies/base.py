@@ -1,39 +1,103 @@
-"""What the parts of a strategy are asked for."""
+"""What the parts of a strategy are asked for: balance, schedule, partition."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from harness.errors import UserError
+from transfer.strategies.registry import BALANCES, SCHEDULES
+
+Level = Literal["params", "last", "representation"]
+
+
+@dataclass
+class BalanceConfig:
+    """Options of every balance.
+
+    Args:
+        importance: the user's weight of tasks, on top of the rule's own (Vandenhende 2022, section 6.5,
+            heuristic 3); 1 for those not named.
+        level: where a rule on gradients looks at them: params (all shared parameters), last (the last shared
+            layer) or representation (what all task parts read); the rule's own choice when none.
+        mode: how products at the level of parameters are held: kept (all of them), lean (one tensor's at a
+            time, for one more product) or auto (by memory).
+        update_every: steps between two solutions of a rule on gradients; its weights stay in between.
+        scale_heads: whether the weights of a rule on gradients also scale the gradients of parameters of one
+            task alone; the rule's own choice when none.
+    """
+
+    importance: dict[str, float] = field(default_factory=dict)
+    level: Level | None = None
+    mode: Literal["auto", "kept", "lean"] = "auto"
+    update_every: int = 1
+    scale_heads: bool | None = None
 
 
 class Balance(nn.Module):
-    """How the losses of the tasks become one objective. Learned weights are parameters of the module.
+    """How the losses or gradients of the tasks become one step.
+
+    Learned weights are parameters of the module, what it remembers are its buffers: both are saved and
+    come back with a resumed run. What it is told in :meth:`observe` and its like is the same on all
+    processes.
 
     Args:
-        tasks: names, in the order of the losses.
+        tasks: names, in the order of losses and gradients.
+
+    Attributes:
+        common: options that every rule has.
     """
+
+    #: Whether :meth:`after_step` is called, with losses of the same batch after the step: one more forward.
+    looks_again: ClassVar[bool] = False
+    #: Whether :meth:`observe_indicators` is called.
+    wants_indicators: ClassVar[bool] = False
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.tasks = list(tasks)
+        self.common = BalanceConfig()
+
+    def observe(self, losses: Tensor, present: Tensor) -> None:
+        """Before each step: the losses of the whole batch, on their device, which must not be waited for.
+
+        Args:
+            losses: ``[T]``, detached; 0 for a task without labels in the batch.
+            present: ``[T]``, bool: which tasks have labels in the batch.
+        """
+
+    def observe_indicators(self, indicators: Tensor, present: Tensor) -> None:
+        """Before each step: ``[T]`` key performance indicators of the batch, between 0 and 1; 1 is perfect."""
+
+    def after_step(self, losses: Tensor) -> None:
+        """After each step: the losses ``[T]`` of the same batch, computed again."""
+
+    def end_of_epoch(self, losses: Tensor, present: Tensor) -> None:
+        """After each epoch: the mean over its steps of each task's loss ``[T]``; which tasks had labels."""
 
 
 class LossBalance(Balance, ABC):
     """A rule that needs the values of the losses alone.
 
     Attributes:
-        linear: the objective is linear in the losses, with weights that do not depend on them; so the
-            parts of a batch can be weighed one by one.
+        linear: the objective is linear in the losses, with weights that do not depend on those of this
+            step; so the parts of a batch can be weighed one by one.
+        separable: the objective is a sum of one term for each task, so that a schedule can take its terms
+            apart.
     """
 
     linear: ClassVar[bool] = False
+    separable: ClassVar[bool] = True
 
     @abstractmethod
     def total(self, losses: Tensor) -> Tensor:
-        """The objective.
+        """The objective; calling it changes nothing.
 
         Args:
             losses: ``[T]``, in the order of :attr:`tasks`; 0 for a task without labels in the batch.
@@ -43,33 +107,200 @@ class LossBalance(Balance, ABC):
         """
 
 
+class GradientBalance(Balance, ABC):
+    """A rule on the gradients of the tasks: the rows of the Jacobian ``[T, P]``.
+
+    Tasks without labels in a batch are left out of its problem: a method may be called with fewer rows
+    than there are tasks, and :attr:`rows` says which these are.
+
+    Attributes:
+        level: where it looks at gradients unless told otherwise.
+        levels: where it can.
+        scale_heads: whether its weights also apply to parameters of one task alone, unless told otherwise.
+        needs_losses: whether it is given the values of the losses.
+        draws: how many independent parts of the batch it needs the Jacobian of (MoDo and SDMGrad: two).
+        rows: positions in :attr:`tasks` of the rows of the present problem.
+    """
+
+    level: ClassVar[Level] = "params"
+    levels: ClassVar[tuple[Level, ...]] = ("params", "last", "representation")
+    scale_heads: ClassVar[bool] = False
+    needs_losses: ClassVar[bool] = False
+    draws: ClassVar[int] = 1
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.rows = list(range(len(self.tasks)))
+
+    @contextmanager
+    def restricted(self, rows: Sequence[int]) -> Iterator[None]:
+        """Inside, the problem has these rows only."""
+        before, self.rows = self.rows, list(rows)
+        try:
+            yield
+        finally:
+            self.rows = before
+
+    @abstractmethod
+    def combine(self, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
+        """The direction: what takes the place of the gradient.
+
+        Args:
+            jacobian: ``[T, P]``, a gradient in each row.
+            losses: ``[T]``, where the rule needs them.
+
+        Returns:
+            ``[P]``.
+        """
+
+
+class GramianBalance(GradientBalance):
+    """A rule that needs the gradients' inner products alone, and gives their weights."""
+
+    @abstractmethod
+    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Tensor:
+        """Weights of the gradients.
+
+        Args:
+            gramian: ``[T, T]``, float64 on the CPU; inner products of the gradients. With two
+                :attr:`draws`, those of the first part's with the second part's.
+            losses: ``[T]``, likewise.
+
+        Returns:
+            ``[T]``, likewise.
+        """
+
+    def combine(self, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
+        rows = jacobian.detach().double()
+        gramian = (rows @ rows.T).cpu()
+        weights = self.weights(gramian, None if losses is None else losses.detach().double().cpu())
+        return weights.to(jacobian) @ jacobian
+
+
+class JacobianBalance(GradientBalance):
+    """A rule that needs the gradients themselves; all of them are kept until it is done.
+
+    Its direction is not a weighted sum, so it says nothing about layers before the one that it looks
+    at: it can work on all shared parameters or on the representation, and not on the last layer alone.
+    """
+
+    levels: ClassVar[tuple[Level, ...]] = ("params", "representation")
+
+    @abstractmethod
+    def direction(self, jacobian: Tensor) -> Tensor:
+        """The direction ``[P]`` for a Jacobian ``[T, P]``, float32 on the device of the network.
+
+        At the level of the representation a column is one of its values in one image; there
+        :attr:`inputs` holds these values ``[P]``.
+        """
+
+    #: Values of the representation ``[P]`` that the columns belong to; None at the level of parameters.
+    inputs: Tensor | None = None
+
+    def combine(self, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
+        return self.direction(jacobian)
+
+
+class Objective(Protocol):
+    """The gradient of the balanced losses of a batch; see :mod:`transfer.gradients`."""
+
+    def accumulate(self, parts: Sequence[Any], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Put it into ``.grad`` of the network's parameters (adding to what is there).
+
+        Args:
+            parts: the batch, cut for gradient accumulation.
+            tasks: the tasks of the objective; fewer than all where a schedule takes them apart.
+
+        Returns:
+            The loss of every one of these tasks on this process's share of the batch, detached.
+        """
+
+    def losses(self, parts: Sequence[Any], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """The losses alone, on this process's share of the batch, with their graph: for schedules that
+        differentiate something of their own. Gradients of them are to be summed over processes with
+        :meth:`exchange`."""
+
+    def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum ``.grad`` of these over the processes."""
+
+
+@dataclass
+class Training:
+    """What a schedule works with.
+
+    Attributes:
+        model: the network, without wrappers.
+        tasks: names of all tasks in training.
+        balance: the rule; its ``tasks`` are the names of the groups where tasks are grouped.
+        objective: gradients.
+        optimizer: of all parameters, with ``step`` and ``zero_grad``; accelerate's wrapper.
+        build_optimizer: makes one of the same recipe for other parameters (groups as
+            ``model.parameter_groups()`` gives them).
+        sizes: number of labelled training samples of each task.
+        seed: of the run.
+    """
+
+    model: nn.Module
+    tasks: list[str]
+    balance: Balance
+    objective: Objective
+    optimizer: Any
+    build_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    sizes: Mapping[str, int]
+    seed: int
+
+
 class Schedule(ABC):
     """Whose step is taken when.
 
     Args:
-        forward: ``(part of the batch, tasks) -> {task: loss}``, where the losses of the parts add up to
-            those of the batch.
-        balance: the objective of a step.
-        backward: takes the gradient of a scalar, accumulating and summing over processes; its second
-            argument says whether this is the batch's last part, when processes exchange gradients.
-        optimizer: steps and clears gradients.
-        pool: sums a tensor over the processes.
+        training: what it works with.
+
+    Attributes:
+        joint: all losses are there at once, as rules on gradients and rules that are no sum need.
     """
 
-    def __init__(self, forward: Callable[[Any, Sequence[str]], dict[str, Tensor]], balance: Balance,
-                 backward: Callable[[Tensor, bool], None], optimizer: Any,
-                 pool: Callable[[Tensor], Tensor]) -> None:
-        self.forward, self.balance, self.backward, self.optimizer = forward, balance, backward, optimizer
-        self.pool = pool
+    joint: ClassVar[bool] = False
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        balance = training.balance
+        if self.joint:
+            return
+        if isinstance(balance, GradientBalance):
+            reason = "combines the gradients of all tasks in one step"
+        elif isinstance(balance, LossBalance) and not balance.separable:
+            reason = "needs the losses of all tasks in one step"
+        else:
+            return
+        raise UserError(f"balance '{BALANCES.name_of(type(balance))}' {reason}, and schedule "
+                        f"'{SCHEDULES.name_of(type(self))}' takes the tasks apart: choose --schedule.name shared, or "
+                        "another balance")
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """All optimisers, whose learning rates follow the run's schedule."""
+        return [self.training.optimizer]
 
     @abstractmethod
-    def step(self, parts: Sequence[Any], tasks: Sequence[str]) -> dict[str, Tensor]:
+    def step(self, parts: Sequence[Any]) -> dict[str, Tensor]:
         """Optimise on one batch.
 
         Args:
             parts: the batch, cut for gradient accumulation.
-            tasks: the tasks of the objective.
 
         Returns:
-            The loss of every task on the whole batch of this process, detached.
+            The loss of every task that was looked at, on this process's share of the batch, detached.
         """
+
+    def log_values(self) -> dict[str, Any]:
+        """What the last step tells, the same on all processes; may wait for the device."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as tensors and plain data, but for ``training.optimizer`` and the balance."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it back."""
+
