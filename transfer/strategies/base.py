@@ -302,5 +302,11 @@ class Schedule(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back.
+
+        Raises:
+            ValueError: it is not of this schedule.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"the state of schedule '{SCHEDULES.name_of(type(self))}' has {sorted(state)}")
 
