@@ -5,28 +5,31 @@
 Each file of ``configs/transfer/scenes/architectures/`` is a row. Every run is an ordinary run of ``transfer/main.py``
 with one thread, and as many run at once as there are cores. A second start of this command goes on where the first one
 stopped; a run that fails leaves the others alone, and is tried again at the next start. What is finished is in
-``table.md`` and ``report.html`` at the end, and with ``--table`` at once.
+``table.md`` and ``report.html`` at the end, and with ``--table`` at once. A step is timed after the runs,
+of all rows in turn in one process (``step_times.json``; remove it to measure again).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.cells import Cell, run_cells
+from harness.cells import Cell, run_cells
+from harness.config import digest, load
 from harness.errors import UserError, closest
 from harness.files import write_text
 from harness.program import run_program
+from harness.seeding import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "transfer" / "scenes" / "architectures"
@@ -49,12 +52,14 @@ class Row:
         name: of its file, without the ending.
         config: content of that file.
         seeds: how many.
+        path: that file.
         reference: the row of single-task networks with the same backbone.
     """
 
     name: str
     config: dict[str, Any]
     seeds: int
+    path: Path
     reference: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
 
@@ -80,11 +85,11 @@ def read_rows(only: Iterable[str] = (), seeds: int = 3) -> list[Row]:
         if name not in files:
             raise UserError(f"--only: there is no row '{name}'{closest(name, files)}: choose of {', '.join(order)}")
     rows = {name: Row(name, yaml.safe_load(files[name].read_text(encoding="utf-8")),
-                      seeds if name in SEVERAL_SEEDS else min(1, seeds)) for name in order}
+                      seeds if name in SEVERAL_SEEDS else min(1, seeds), files[name]) for name in order}
     references = {_backbone(row): row.name for row in rows.values() if row.config["model"]["name"] == "single_task"}
     for row in rows.values():
         if _backbone(row) not in references:
-            raise UserError(f"{files[row.name]}: no row of single-task networks has its backbone: add one")
+            raise UserError(f"{row.path}: no row of single-task networks has its backbone: add one")
         row.reference = references[_backbone(row)]
     wanted = set(only or rows)
     wanted |= {rows[name].reference for name in wanted}
@@ -110,7 +115,7 @@ def cells_of(rows: list[Row], output: Path, options: list[str]) -> list[Cell]:
             for tasks in row.groups:
                 folder = output / row.run(tasks, seed)
                 command = [sys.executable, str(ROOT / "transfer" / "main.py"),
-                           "--config", str(CONFIGS / f"{row.name}.yaml"), f"--tasks=[{', '.join(tasks)}]",
+                           "--config", str(row.path), f"--tasks=[{', '.join(tasks)}]",
                            f"--seed={seed}", f"--output={folder}", "--baseline=none", "--threads=1", "--workers=0",
                            "--loop.trackers=[]", *options]
                 if copies:
@@ -157,15 +162,48 @@ def mean_singles(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def relative_to(result: dict[str, Any], singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Costs relative to the single-task networks of the same tasks."""
-    sums = {key: sum(singles[task][key] for task in result["metrics"]) for key in ("parameters", "macs")}
-    return {**result, "relative": {key: 100 * (result[key] / total - 1) for key, total in sums.items()}}
+    from mtl_heads.resources import Resources
+
+    costs = ("parameters", "macs")
+    together = Resources(*(sum(singles[task][key] for task in result["metrics"]) for key in costs))
+    change = Resources(*(result[key] for key in costs)).change(together)
+    return {**result, "relative": dict(zip(costs, change, strict=True))}
 
 
-def table_of(rows: list[Row]) -> str:
-    """The table in Markdown; rows without any finished run have dashes."""
+def measured_steps(rows: list[Row], output: Path, keep: bool) -> dict[str, float]:
+    """Seconds of a step of each row, measured unless ``step_times.json`` has them.
+
+    Args:
+        rows: of the table.
+        output: folder of the file.
+        keep: take what the file has, even if rows are lacking or have changed.
+    """
+    path = output / "step_times.json"
+    recipes = {row.name: digest(row.config) for row in rows}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if not known or not keep and any(known["recipes"].get(name) != recipe for name, recipe in recipes.items()):
+        from benchmarks.step_time import step_times
+        from transfer.config import TransferConfig
+
+        seconds = step_times({row.name: [load(TransferConfig, [f"--tasks=[{', '.join(tasks)}]"], base=row.path)
+                                         for tasks in row.groups] for row in rows})
+        known = {"seconds": seconds, "recipes": recipes}
+        write_text(path, json.dumps(known, indent=2) + "\n")
+    return known["seconds"]
+
+
+def table_of(rows: list[Row], steps: Mapping[str, float]) -> str:
+    """The table in Markdown; rows without any finished run have dashes.
+
+    Args:
+        rows: with their results.
+        steps: seconds of a step, by row.
+    """
     from transfer.table import Column, Table, task_columns
 
     groups = [row.results for row in rows]
+    times = [[1000 * steps[row.name]] if row.name in steps else [] for row in rows]
+    baseline = 1000 * steps.get("baseline", 0.0)
 
     def column(heading: str, values: Any, digits: int, **style: Any) -> Column:
         return Column(heading, [[value for result in group if (value := values(result)) is not None]
@@ -178,7 +216,8 @@ def table_of(rows: list[Row]) -> str:
         column("vs ST [%]", lambda result: (result["relative"] or {}).get("parameters"), 0, signed=True, spread=False),
         column("MACs [G]", lambda result: result["macs"] / 1e9, 2, spread=False),
         column("vs ST [%]", lambda result: (result["relative"] or {}).get("macs"), 0, signed=True, spread=False),
-        column("Step [ms]", lambda result: 1000 * result["step_seconds"], 0, spread=False),
+        Column("Step [ms]", times, 0),
+        Column("vs baseline [×]", [[value / baseline for value in row if baseline] for row in times], 2),
     ]
     names = [(row.name, str(len(row.results))) for row in rows]
     return Table(("Architecture", "Seeds"), names, columns).markdown()
@@ -193,7 +232,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="two epochs of 32 scenes: only to see that all of it runs")
     parser.add_argument("--epochs", type=int, help="instead of the files'")
     parser.add_argument("--scenes", type=int, help="labelled training scenes, instead of the files'")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at once")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="runs at once")
     parser.add_argument("--output", type=Path, help="where the runs are kept, a folder for each budget; "
                         "outputs/architectures, or outputs/architectures-small")
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
@@ -210,7 +249,7 @@ def main() -> int:
     cells = cells_of(rows, output, options)
     failed = {} if arguments.table else run_cells(cells, output / "logs", arguments.jobs)
     collect(rows, output)
-    table = table_of(rows)
+    table = table_of(rows, measured_steps(rows, output, keep=arguments.table))
     notes = "".join(f"\n- {name} failed: {reason}" for name, reason in failed.items())
     write_text(output / "table.md", f"{table}\n{notes}\n" if notes else f"{table}\n")
     finished = [result for row in rows for result in row.results]

@@ -18,7 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.cells import Cell, run_cells
+from harness.cells import Cell, run_cells
+from harness.errors import UserError
 from harness.files import write_text
 from harness.program import run_program
 from harness.seeding import available_cores
@@ -88,8 +89,11 @@ def main() -> int:
     cells = {name: [fine_tuning(output, source, seed) for seed in range(arguments.seeds)]
              for name, source in weights.items()}
     turns = [cell for turn in zip(*cells.values(), strict=True) for cell in turn]
-    for name, reason in run_cells(turns, output / "logs", jobs=available_cores()).items():
-        sys.exit(f"{name}: {reason}")
+    failed = run_cells(turns, output / "logs", jobs=available_cores())
+    if failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise UserError(f"{len(failed)} of {len(turns)} runs failed ({reasons}): mend that, then start the same "
+                        "command again")
     results = {name: [read_results(cell.done.parent) for cell in row] for name, row in cells.items()}
     table = gains(results)
     write_text(output / "table.md", table + "\n")

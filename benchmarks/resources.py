@@ -46,7 +46,8 @@ NYUD = Setting(
     "NYUD, HRNet-18, 480x640", "hrnet_w18_small_v2", (480, 640), {"semseg": 40, "depth": 1}, {"edge": 1, "normals": 3},
     {"head": "hrnet"},
     (("single_task", {}, 8.0, 22.0), ("baseline", {}, -50, -45), ("pad_net", {}, -15, 204),
-     ("pad_net", {"distill": "published"}, -15, 204), ("mti_net", {}, 57, -13)),
+     ("pad_net", {"distill": "published"}, -15, 204), ("mti_net", {}, 57, -13),
+     ("mti_net", {"propagation_reduction": 1}, 57, -13)),
 )
 PASCAL = Setting(
     "PASCAL, ResNet-50 FPN, 512x512", "resnet50", (512, 512),

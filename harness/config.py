@@ -101,7 +101,7 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
         parser.description += (f" Without --config every field starts from {os.path.relpath(base)}; the defaults below "
                                "are those of a field that a --config leaves out.")
     if values:
-        rest = ["--config", yaml.safe_dump(values), *rest]
+        rest = ["--config", yaml.safe_dump(values, sort_keys=False), *rest]
     namespace = _parse(parser, rest, first.config, argv)
     return _instantiate(config_class, namespace)
 
@@ -263,7 +263,7 @@ def _parser(config_class: type, slots: dict[str, Any], chosen: dict[str, str], p
             thing = registry.get(chosen[slot])
             group = f"{slot}.name"
             about = field.metadata["help"] or f"{registry.kind} to use"
-            names = ", ".join(registry.names())
+            names = ", ".join(registry.choices())
             parser.add_argument(f"--{group}", type=str, default=chosen[slot], help=f"{about}; one of: {names}")
             shared = {f.name for f in dataclasses.fields(common)} if common else set()
             if common:
@@ -307,7 +307,8 @@ def _explain(parser: ArgumentParser, message: str, path: str | None, given: Sequ
     text = " ".join(message.split())
     if match := re.search(r"unrecognized arguments: (\S+)", text):
         option = match[1].split("=")[0]
-        return f"unknown option {option}{closest(option, options)}: --help lists all"
+        hint = "" if option.startswith("-") else "; write a list in brackets and quotes, as '[a, b]'"
+        return f"unknown option {option}{closest(option, options)}: --help lists all{hint}"
     if match := (re.search(r"(?:Group '([\w.]+)' )?does not accept option '([\w.]+)'", text)
                  or re.search(r"Option '(?:([\w.]+)\.)?([\w.]+)' is not accepted", text)):
         name = f"{match[1]}.{match[2]}" if match[1] else match[2]
@@ -319,6 +320,9 @@ def _explain(parser: ArgumentParser, message: str, path: str | None, given: Sequ
     if match := re.search(r'Parser key "([\w.]+)":? (.*)', text):
         reason = re.sub(r"<class '([\w.]+)'>", r"\1", match[2]).replace("typing.", "")
         reason = reason.replace("Expected a ", "expected ").replace(". Got value:", ", got")
+        if wrong := re.fullmatch(r"expected list, got ([^\[\]{}]*)", reason):
+            items = ", ".join(item.strip() for item in wrong[1].split(","))
+            reason += f": write a list in brackets and quotes, as '[{items}]'"
         if path and not any(word.split("=")[0] == f"--{match[1]}" for word in given):
             return f"field {match[1]} in {path}: {reason}"
         return f"option --{match[1]}: {reason}"

@@ -119,7 +119,7 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
             end_of_epoch, last = step % steps == 0, step == total
             due = step % config.log_steps == 0 or last
             if due or end_of_epoch or trial:
-                _check(health.loss(), flag, run, step, steps)
+                _check(health.loss(), flag, run, step, steps, trainee)
             if trial:
                 if run.main:
                     run.checkpoints.settle()
@@ -142,7 +142,7 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
             asked = flag.largest(interrupts.received or int(run.main and clock.minutes_due(config.save_minutes)))
             periodic = step % config.save_steps == 0 if config.save_steps else end_of_epoch
             if periodic or best or asked or last:
-                _check(health.loss_and_weights(), flag, run, step, steps)
+                _check(health.loss_and_weights(), flag, run, step, steps, trainee)
                 if before_save is not None:
                     before_save()
                 trainee.seconds += clock.lap()
@@ -181,7 +181,7 @@ class _Health:
         return 0 if losses and weights else 1 if not losses else 2
 
 
-def _check(found: int, flag: SharedFlag, run: Run, step: int, steps_per_epoch: int) -> None:
+def _check(found: int, flag: SharedFlag, run: Run, step: int, steps_per_epoch: int, trainee: Trainee) -> None:
     found = flag.largest(found)
     if not found:
         return
@@ -192,7 +192,9 @@ def _check(found: int, flag: SharedFlag, run: Run, step: int, steps_per_epoch: i
     cure = "Lower --optimizer.lr, or set --mixed_precision to no or bf16, "
     cure += f"and go on from the last good checkpoint with --resume {last} --name NEW" if last.exists() else \
         "and start again with --name NEW"
-    raise UserError(f"{what} step {step} (epoch {(step - 1) // steps_per_epoch}). {cure}")
+    why = getattr(trainee, "trouble", "")
+    why = f": {why}" if why else ""
+    raise UserError(f"{what} step {step} (epoch {(step - 1) // steps_per_epoch}){why}. {cure}")
 
 
 class _Clock:

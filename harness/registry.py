@@ -32,6 +32,8 @@ class Registry(Generic[T]):
         self.kind = kind
         self.package = package
         self._things: dict[str, T] = {}
+        self._resolvers: dict[str, tuple[Callable[[str], T], str]] = {}
+        self._resolved: dict[str, T] = {}
         self._discovered = package is None
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -53,6 +55,23 @@ class Registry(Generic[T]):
 
         return file
 
+    def resolver(self, prefix: str, rest: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+        """Decorator for a function that makes the things whose names begin with ``prefix``.
+
+        It is called with what follows the prefix, once for each name, and raises :class:`UserError` for a
+        name that stands for nothing. So things of another library need no list here.
+
+        Args:
+            prefix: for example ``"library:"``.
+            rest: what follows it, in the words of messages and help: ``"<ClassName>"``.
+        """
+
+        def keep(make: Callable[[str], T]) -> Callable[[str], T]:
+            self._resolvers[prefix] = (make, rest)
+            return make
+
+        return keep
+
     def get(self, name: str) -> T:
         """The thing called ``name``.
 
@@ -60,26 +79,43 @@ class Registry(Generic[T]):
             UserError: there is none; the message names the closest one and all the others.
         """
         self._discover()
-        if name not in self._things:
-            raise UserError(
-                f"unknown {self.kind} '{name}'{closest(name, self._things)}: "
-                f"choose one of {', '.join(self.names())}, or add yours with --plugin FILE.py"
-            )
-        return self._things[name]
+        if name in self._things:
+            return self._things[name]
+        if name not in self._resolved:
+            self._resolved[name] = self._resolve(name)
+        return self._resolved[name]
+
+    def _resolve(self, name: str) -> T:
+        for prefix, (make, _) in self._resolvers.items():
+            if name.startswith(prefix):
+                return make(name.removeprefix(prefix))
+        raise UserError(
+            f"unknown {self.kind} '{name}'{closest(name, self._things)}: "
+            f"choose one of {', '.join(self.choices())}, or add yours with --plugin FILE.py"
+        )
 
     def name_of(self, thing: object) -> str:
         """What a thing is called here; its own ``__name__`` when it is not registered."""
-        found = (name for name, known in self._things.items() if known is thing)
+        found = (name for name, known in {**self._things, **self._resolved}.items() if known is thing)
         return next(found, getattr(thing, "__name__", repr(thing)))
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """The names of all that is registered, sorted; not those that a resolver knows."""
         self._discover()
         return sorted(self._things)
 
+    def choices(self) -> list[str]:
+        """What to choose from, for messages and help: the names, and the forms of those of resolvers."""
+        return [*self.names(), *(f"{prefix}{rest}" for prefix, (_, rest) in sorted(self._resolvers.items()))]
+
     def __contains__(self, name: object) -> bool:
-        self._discover()
-        return name in self._things
+        if not isinstance(name, str):
+            return False
+        try:
+            self.get(name)
+        except UserError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

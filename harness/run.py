@@ -169,8 +169,10 @@ class Run:
                             "or remove the folder")
         changed = differences(without_volatile(self.config, stored), identity(self.config))
         if changed:
+            longer = [change.split(":")[0] for change in changed] == ["epochs"] and self.checkpoints.last.exists()
+            advice = f", or train on from it with --resume {self.checkpoints.last} --name NEW" if longer else ""
             raise UserError(f"run folder {self.folder} belongs to another configuration ({'; '.join(changed[:4])}"
-                            f"{'; …' if len(changed) > 4 else ''}): choose another --name or --output")
+                            f"{'; …' if len(changed) > 4 else ''}): choose another --name or --output{advice}")
         self._check_extra()
 
     def _check_extra(self) -> None:

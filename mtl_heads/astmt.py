@@ -139,8 +139,7 @@ class Astmt(MultiTaskModel):
         maps: dict[str, Tensor] = {}
         for task in self.task_set.select(tasks):
             maps |= self.heads(representation[task], size, [task])
-        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
-        return Output(maps, [auxiliary] if auxiliary else [])
+        return self._output(maps)
 
     def penalty(
         self, tasks: Iterable[str] | None = None, losses: Mapping[str, Tensor] | None = None

@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.errors import UserError
 from mtl_heads.encoder import Encoder
 from mtl_heads.model import MultiTaskModel
 from mtl_heads.output import Output
-from mtl_heads.registry import ARCHITECTURES
+from mtl_heads.registry import ARCHITECTURES, HEADS
 from mtl_heads.task_heads import TaskHeads
 from mtl_heads.tasks import Tasks
 
@@ -52,6 +51,7 @@ class Baseline(MultiTaskModel):
             neck=neck,
             neck_options=neck_options,
             backbone_options=backbone_options,
+            finest_stride=HEADS.get(head).finest_stride,
         )
         self.heads = TaskHeads(self.encoder.pyramid, tasks, head, head_options)
 
@@ -66,20 +66,9 @@ class Baseline(MultiTaskModel):
     def decode(
         self, representation: list[Tensor], size: tuple[int, int], tasks: Iterable[str] | None = None
     ) -> Output:
-        maps = self.heads(representation, size, self.task_set.select(tasks))
-        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
-        return Output(maps, [auxiliary] if auxiliary else [])
+        return self._output(self.heads(representation, size, self.task_set.select(tasks)))
 
     def vandenhende_prefixes(self) -> dict[str, str]:
         return {"backbone.": "encoder.backbone."} | {
-            f"decoders.{task}.": self._head_prefix(task) for task in self.heads.tasks
+            f"decoders.{task}.": self.heads.vandenhende_prefix(task) for task in self.heads.tasks
         }
-
-    def _head_prefix(self, task: str) -> str:
-        head = self.heads[task]
-        if head.vandenhende_prefix is None:
-            raise UserError(
-                f"head '{type(head).__name__.lower()}' of task '{task}' is not in the original code base: "
-                "use deeplab or hrnet"
-            )
-        return f"heads.{self.heads.key(task)}.{head.vandenhende_prefix}"

@@ -114,9 +114,7 @@ class Branched(MultiTaskModel):
             if wanted:
                 pyramid = representation if self.shared_representation else representation[wanted[0]]
                 found |= self.heads(pyramid, size, wanted)
-        auxiliary = {task: found.pop(task) for task in self.task_set.auxiliary if task in found}
-        predictions = {task: found[task] for task in self.tasks if task in found}  # in the order of the tasks
-        return Output(predictions, [auxiliary] if auxiliary else [])
+        return self._output(found)
 
     def _encode(self, images: Tensor, tasks: Iterable[str]) -> Pyramid | dict[str, Pyramid]:
         """Each stage once for each group that has one of the tasks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from mtl_heads.blocks import PerTask
 from mtl_heads.encoder import Encoder
 from mtl_heads.model import MultiTaskModel
 from mtl_heads.output import Output
+from mtl_heads.registry import ARCHITECTURES
 from mtl_heads.stages import stages_of
 from mtl_heads.task_heads import TaskHeads
 from mtl_heads.tasks import Tasks
@@ -31,13 +32,21 @@ class Columns(MultiTaskModel):
     Networks with several branches exchange the maps of each branch. All tasks have columns, auxiliary
     ones too. A single task has nobody to exchange with: its network is the single-task one.
 
+    A subclass defines :meth:`exchange`.
+
     Args:
-        encoder: of the first task; the others begin as copies of it.
+        backbone: of the first task, as a timm name or a module that returns a list of features; the others
+            begin as copies of it.
         tasks: any.
-        exchange: makes the exchange of maps with a number of channels.
+        alpha: first weight of a task's own features.
+        beta: first weight of each other task's features.
         lr_multiplier: the exchanges' learning rate is that of the run times this.
         head: head of the dense tasks; image tasks have a linear one.
         head_options: options of that head.
+        neck: what stands between each backbone and its head.
+        neck_options: options of the neck.
+        output_stride: stride of the coarsest features; by default the backbone's own.
+        backbone_options: keyword arguments of ``timm.create_model``.
 
     Raises:
         UserError: the backbone cannot be cut into stages, or the multiplier is not positive.
@@ -48,14 +57,27 @@ class Columns(MultiTaskModel):
 
     def __init__(
         self,
-        encoder: Encoder,
+        backbone: str | nn.Module,
         tasks: Tasks,
-        exchange: Callable[[int], Exchange],
-        lr_multiplier: float,
-        head: str,
-        head_options: dict[str, Any] | None,
+        *,
+        alpha: float = 0.9,
+        beta: float = 0.1,
+        lr_multiplier: float = 100.0,
+        head: str = "deeplab",
+        head_options: dict[str, Any] | None = None,
+        neck: str = "none",
+        neck_options: dict[str, Any] | None = None,
+        output_stride: int | None = None,
+        backbone_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(tasks)
+        encoder = Encoder(
+            backbone,
+            output_stride=output_stride,
+            neck=neck,
+            neck_options=neck_options,
+            backbone_options=backbone_options,
+        )
         if not lr_multiplier > 0:
             raise UserError(f"lr_multiplier is {lr_multiplier}: give a positive number")
         channels = stages_of(encoder).channels
@@ -63,9 +85,15 @@ class Columns(MultiTaskModel):
         self.heads = TaskHeads(encoder.pyramid, tasks, head, head_options)
         counts = channels if len(tasks.all) > 1 else []
         #: one list per stage, with one exchange for each map
-        self.exchanges = nn.ModuleList(nn.ModuleList(exchange(n) for n in maps) for maps in counts)
+        self.exchanges = nn.ModuleList(
+            nn.ModuleList(self.exchange(number, alpha, beta) for number in maps) for maps in counts
+        )
         self.lr_multiplier = lr_multiplier
         self._stages = {task: stages_of(self.encoders[task]) for task in tasks.all}
+
+    def exchange(self, channels: int, alpha: float, beta: float) -> Exchange:
+        """An exchange of maps of a number of channels; the weights are those of the constructor."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor, tasks: Iterable[str] | None = None) -> Output:
         tasks = self.task_set.select(tasks)
@@ -82,8 +110,7 @@ class Columns(MultiTaskModel):
         maps: dict[str, Tensor] = {}
         for task in self.task_set.select(tasks):
             maps |= self.heads(representation[task], size, [task])
-        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
-        return Output(maps, [auxiliary] if auxiliary else [])
+        return self._output(maps)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return self._groups(self.exchanges.parameters(), self.lr_multiplier)
@@ -92,18 +119,15 @@ class Columns(MultiTaskModel):
         head = f"heads.{self.heads.key(task)}."
         return {"encoder.": f"encoders.{self.encoders.key(task)}.", head: head}
 
-    def _column_prefixes(self) -> dict[str, str]:
-        """Names of the columns in files of the original code base, and ours in their place."""
+    def vandenhende_prefixes(self) -> dict[str, str]:
+        """Those of the columns; a subclass adds its exchanges'."""
+        if any(len(exchanges) > 1 for exchanges in self.exchanges):
+            name = ARCHITECTURES.name_of(type(self))
+            raise UserError(f"{name} of several branches is not in the original code base: use a ResNet")
         prefixes: dict[str, str] = {}
         for task in self.tasks:
-            prefix = self.heads[task].vandenhende_prefix
-            if prefix is None:
-                raise UserError(
-                    f"head '{type(self.heads[task]).__name__.lower()}' of task '{task}' is not in the original code "
-                    "base: use deeplab or hrnet"
-                )
             prefixes[f"backbone.{task}."] = f"encoders.{self.encoders.key(task)}.backbone."
-            prefixes[f"heads.{task}."] = f"heads.{self.heads.key(task)}.{prefix}"
+            prefixes[f"heads.{task}."] = self.heads.vandenhende_prefix(task)
         return prefixes
 
     def _encode(self, images: Tensor, wanted: Sequence[str]) -> dict[str, list[Tensor]]:

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError
 from mtl_heads.blocks import PerTask
 from mtl_heads.columns import Columns, Exchange
-from mtl_heads.encoder import Encoder
 from mtl_heads.registry import ARCHITECTURES
 from mtl_heads.tasks import Tasks
 
@@ -106,27 +104,26 @@ class CrossStitch(Columns):
         output_stride: int | None = None,
         backbone_options: dict[str, Any] | None = None,
     ) -> None:
-        encoder = Encoder(
+        super().__init__(
             backbone,
-            output_stride=output_stride,
+            tasks,
+            alpha=alpha,
+            beta=beta,
+            lr_multiplier=lr_multiplier,
+            head=head,
+            head_options=head_options,
             neck=neck,
             neck_options=neck_options,
+            output_stride=output_stride,
             backbone_options=backbone_options,
         )
-        super().__init__(
-            encoder,
-            tasks,
-            lambda channels: CrossStitchUnit(tasks.all, channels, alpha, beta),
-            lr_multiplier,
-            head,
-            head_options,
-        )
+
+    def exchange(self, channels: int, alpha: float, beta: float) -> CrossStitchUnit:
+        return CrossStitchUnit(self.task_set.all, channels, alpha, beta)
 
     def vandenhende_prefixes(self) -> dict[str, str]:
-        prefixes = self._column_prefixes()
+        prefixes = super().vandenhende_prefixes()
         for i, exchanges in enumerate(self.exchanges):
-            if len(exchanges) > 1:
-                raise UserError("cross_stitch of several branches is not in the original code base: use a ResNet")
             for own in self.tasks:
                 for other in self.tasks:
                     theirs = f"cross_stitch.layer{i + 1}.cross_stitch_unit.{own}.{other}.param"

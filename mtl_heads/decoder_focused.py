@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +64,12 @@ class DecoderFocused(MultiTaskModel):
         self.image_heads = PerTask(
             {task: Linear(self.encoder.pyramid, number, image=True) for task, number in tasks.image.items()}
         )
+
+    @classmethod
+    def single_task_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """With heads that read every scale: those of the thesis's HRNet and FPN networks (table 5.6)."""
+        head = "panoptic_fpn" if options.get("neck") == "fpn" else "hrnet"
+        return {**super().single_task_options(options), "head": head}
 
     @property
     def backbone(self) -> nn.Module:

@@ -14,6 +14,7 @@ from mtl_heads.refinement import residual_block
 from mtl_heads.squeeze_excitation import SqueezeExcitation
 
 GROUPINGS = ("paper", "published")
+REDUCTION = 4  # as published
 
 
 class FeaturePropagation(nn.Module):
@@ -29,20 +30,25 @@ class FeaturePropagation(nn.Module):
         grouping: over what the mask is a softmax: ``"paper"``: over the tasks, for each channel of a task;
             ``"published"``: over N neighbouring channels of the concatenation, as the published program
             reshapes it, which are mostly of one task.
+        reduction: channels of the concatenation, N·C, for each hidden one of the mask's function.
 
     Raises:
-        UserError: the grouping is unknown.
+        UserError: the grouping is unknown, or the reduction is below 1.
     """
 
-    def __init__(self, tasks: Iterable[str], channels: int, *, grouping: str = "paper") -> None:
+    def __init__(
+        self, tasks: Iterable[str], channels: int, *, grouping: str = "paper", reduction: int = REDUCTION
+    ) -> None:
         super().__init__()
         if grouping not in GROUPINGS:
             raise UserError(f"grouping is '{grouping}': give one of {', '.join(GROUPINGS)}")
+        if reduction < 1:
+            raise UserError(f"the propagation has reduction {reduction}: give 1 or more")
         self.grouping = grouping
         self.channels = channels
         self.tasks = tuple(tasks)
         together = len(self.tasks) * channels
-        hidden = max(1, together // 4)
+        hidden = max(1, together // reduction)
         self.non_linear = nn.Sequential(
             residual_block(together, hidden, BasicBlock),
             residual_block(hidden, hidden, BasicBlock),

@@ -156,8 +156,7 @@ class Lasso(MultiTaskModel):
         for task in self.task_set.select(tasks):
             features = self.encoder.finish(_Combined(early, self.combinations[task](), outputs), size)
             maps |= self.heads(features, size, [task])
-        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
-        return Output(maps, [auxiliary] if auxiliary else [])
+        return self._output(maps)
 
     def penalty(
         self, tasks: Iterable[str] | None = None, losses: Mapping[str, Tensor] | None = None

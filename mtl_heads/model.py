@@ -77,6 +77,12 @@ class MultiTaskModel(nn.Module):
         """
         raise NotImplementedError
 
+    def _output(self, predictions: Mapping[str, Tensor]) -> Output:
+        """Predictions of some tasks, those of auxiliary ones as intermediate."""
+        auxiliary = {task: predictions[task] for task in self.task_set.auxiliary if task in predictions}
+        main = {task: predictions[task] for task in self.tasks if task in predictions}
+        return Output(main, [auxiliary] if auxiliary else [])
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that are not exclusive to one task, in the order of ``parameters()``.
 
@@ -147,6 +153,19 @@ class MultiTaskModel(nn.Module):
                 without them.
         """
         return {}
+
+    @classmethod
+    def single_task_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the single-task networks that a network of this architecture is compared with.
+
+        Those that both have: head, neck and output stride. An architecture that has no such option says here
+        what its networks have in its place.
+
+        Args:
+            options: of the network.
+        """
+        shared = ("head", "head_options", "neck", "neck_options", "output_stride")
+        return {name: options[name] for name in shared if name in options}
 
     def single_task_prefixes(self, task: str) -> dict[str, str]:
         """Prefixes of state-dict keys of the single-task network of ``task``, and ours in their place.

@@ -141,8 +141,7 @@ class Mtan(MultiTaskModel):
         for task in self.task_set.select(tasks):
             features = self.stages.pyramid(early, self.attend(stages, task), size)
             maps |= self.heads(features, size, [task])
-        auxiliary = {task: maps.pop(task) for task in self.task_set.auxiliary if task in maps}
-        return Output(maps, [auxiliary] if auxiliary else [])
+        return self._output(maps)
 
     def attend(self, stages: Sequence[Sequence[Tensor]], task: str) -> list[Tensor]:
         """Attended features of a task, for each stage.
@@ -168,11 +167,5 @@ class Mtan(MultiTaskModel):
         for i in range(len(self.refinement)):
             prefixes[f"refine_{i + 1}."] = f"refinement.{i}."
         for task in self.task_set.main:
-            theirs = self.heads[task].vandenhende_prefix
-            if theirs is None:
-                raise UserError(
-                    f"head '{type(self.heads[task]).__name__.lower()}' of task '{task}' is not in the original code "
-                    "base: use deeplab or hrnet"
-                )
-            prefixes[f"heads.{task}."] = f"heads.{self.heads.key(task)}.{theirs}"
+            prefixes[f"heads.{task}."] = self.heads.vandenhende_prefix(task)
         return prefixes

@@ -6,10 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from mtl_heads.blocks import PerTask
 from mtl_heads.registry import ARCHITECTURES
-from mtl_heads.segnet_attention import AttentionNetwork
+from mtl_heads.segnet_attention import attention_networks
 from mtl_heads.segnet_based import SegNetBased
 from mtl_heads.tasks import Tasks
 
@@ -47,22 +45,13 @@ class MTANSegNet(SegNetBased):
         super().__init__(
             backbone, tasks, head=head, head_options=head_options, backbone_options=backbone_options
         )
-        if min(f_reduction, g_reduction) < 1:
-            raise UserError(
-                f"{type(self).__name__} has f_reduction {f_reduction} and g_reduction {g_reduction}: give 1 or more"
-            )
         reductions = {"f_reduction": f_reduction, "g_reduction": g_reduction}
         channels = self.network.channels
-        down = {
-            task: AttentionNetwork(channels, channels, up=False, **reductions) for task in self.task_set.all
-        }
         decoded = (*channels[-2::-1], channels[0])  # what each block of the decoder returns
-        up = {
-            task: AttentionNetwork(channels[::-1], decoded, channels[-1], up=True, **reductions)
-            for task in self.map_tasks
-        }
-        self.encoder_attention = PerTask(down)
-        self.decoder_attention = PerTask(up)
+        self.encoder_attention = attention_networks(tasks.all, channels, channels, up=False, **reductions)
+        self.decoder_attention = attention_networks(
+            self.map_tasks, channels[::-1], decoded, channels[-1], up=True, **reductions
+        )
 
     @property
     def backbone(self) -> nn.Module:

@@ -11,7 +11,7 @@ from mtl_heads.aggregation import FeatureAggregation
 from mtl_heads.blocks import PerTask
 from mtl_heads.decoder_focused import DecoderFocused
 from mtl_heads.distillation import SpatialAttentionDistillation
-from mtl_heads.feature_propagation import GROUPINGS, FeaturePropagation
+from mtl_heads.feature_propagation import GROUPINGS, REDUCTION, FeaturePropagation
 from mtl_heads.initial_prediction import InitialPrediction
 from mtl_heads.registry import ARCHITECTURES
 from mtl_heads.scales import finest_scales
@@ -39,6 +39,8 @@ class MtiNet(DecoderFocused):
         propagation: pass task features from coarse to fine; without, the scales meet only at the end.
         grouping: over what the mask of the propagation is a softmax: ``paper``: the tasks; ``published``:
             neighbouring channels, as the published program reshapes it.
+        propagation_reduction: channels of all tasks together, N·C, for each hidden channel of the propagation; 4 as
+            published, 1 is what the costs in the thesis's table 5.6 are of.
         neck: what stands between the backbone and the task parts.
         neck_options: options of the neck.
         output_stride: stride of the coarsest features, 8, 16 or 32; by default the backbone's own.
@@ -56,6 +58,7 @@ class MtiNet(DecoderFocused):
         scales: int = 4,
         propagation: bool = True,
         grouping: Literal["paper", "published"] = "paper",
+        propagation_reduction: int = REDUCTION,
         neck: str = "none",
         neck_options: dict[str, Any] | None = None,
         output_stride: int | None = None,
@@ -63,6 +66,8 @@ class MtiNet(DecoderFocused):
     ) -> None:
         if grouping not in GROUPINGS:
             raise UserError(f"MtiNet has grouping='{grouping}': give one of {', '.join(GROUPINGS)}")
+        if propagation_reduction < 1:
+            raise UserError(f"MtiNet has propagation_reduction={propagation_reduction}: give 1 or more")
         super().__init__(
             backbone,
             tasks,
@@ -73,7 +78,7 @@ class MtiNet(DecoderFocused):
         )
         pyramid = self.encoder.pyramid
         self.scales = finest_scales(pyramid, scales, type(self).__name__)
-        self.grouping = grouping
+        self.grouping, self.propagation_reduction = grouping, propagation_reduction
         channels = [pyramid.channels[scale] for scale in self.scales]
         coarser = [*channels[1:], 0] if propagation else [0] * len(channels)
         everything = self.map_tasks
@@ -83,7 +88,9 @@ class MtiNet(DecoderFocused):
         )
         # The module at position s passes features on from scale s + 1 to scale s.
         self.propagation = nn.ModuleList(
-            FeaturePropagation(everything, passed, grouping=grouping) for passed in coarser if passed
+            FeaturePropagation(everything, passed, grouping=grouping, reduction=propagation_reduction)
+            for passed in coarser
+            if passed
         )
         self.distillation = nn.ModuleList(
             SpatialAttentionDistillation(tasks.dense, everything, width, transform=True) for width in channels
@@ -121,10 +128,11 @@ class MtiNet(DecoderFocused):
         return found
 
     def vandenhende_prefixes(self) -> dict[str, str]:
-        if self.grouping != "published" or len(self.scales) != 4 or not self.propagation:
+        as_published = self.grouping == "published" and self.propagation_reduction == REDUCTION
+        if not as_published or len(self.scales) != 4 or not self.propagation:
             raise UserError(
                 "files of the original code base have four scales, propagation and its program's grouping: "
-                "build mti_net with grouping=published, and with propagation at four scales"
+                f"build mti_net with grouping=published, and with propagation of reduction {REDUCTION} at four scales"
             )
         key = PerTask.key
         prefixes = {"backbone.": "encoder.backbone."}

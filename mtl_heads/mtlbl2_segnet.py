@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.errors import UserError
 from mtl_heads.blocks import PerTask
 from mtl_heads.networks.segnet import unpool
 from mtl_heads.registry import ARCHITECTURES
-from mtl_heads.segnet_attention import AttentionNetwork
+from mtl_heads.segnet_attention import attention_networks
 from mtl_heads.segnet_based import SegNetBased
 from mtl_heads.tasks import Tasks
 
@@ -47,16 +46,10 @@ class MTLBL2SegNet(SegNetBased):
         super().__init__(
             backbone, tasks, head=head, head_options=head_options, backbone_options=backbone_options
         )
-        if min(f_reduction, g_reduction) < 1:
-            raise UserError(
-                f"{type(self).__name__} has f_reduction {f_reduction} and g_reduction {g_reduction}: give 1 or more"
-            )
-        reductions = {"f_reduction": f_reduction, "g_reduction": g_reduction}
         channels = self.network.channels
-        attention = {
-            task: AttentionNetwork(channels, channels, up=False, **reductions) for task in self.task_set.all
-        }
-        self.encoder_attention = PerTask(attention)
+        self.encoder_attention = attention_networks(
+            tasks.all, channels, channels, up=False, f_reduction=f_reduction, g_reduction=g_reduction
+        )
         self.decoders = PerTask({task: copy.deepcopy(self.network.decoder) for task in self.map_tasks})
         self.network.decoder = nn.ModuleList()
 

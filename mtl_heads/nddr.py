@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError
 from mtl_heads.blocks import PerTask, PooledBatchNorm2d
 from mtl_heads.columns import Columns, Exchange
-from mtl_heads.encoder import Encoder
 from mtl_heads.registry import ARCHITECTURES
 from mtl_heads.tasks import Tasks
 from mtl_heads.vandenhende import TaskBlocks
@@ -86,27 +84,26 @@ class Nddr(Columns):
         output_stride: int | None = None,
         backbone_options: dict[str, Any] | None = None,
     ) -> None:
-        encoder = Encoder(
+        super().__init__(
             backbone,
-            output_stride=output_stride,
+            tasks,
+            alpha=alpha,
+            beta=beta,
+            lr_multiplier=lr_multiplier,
+            head=head,
+            head_options=head_options,
             neck=neck,
             neck_options=neck_options,
+            output_stride=output_stride,
             backbone_options=backbone_options,
         )
-        super().__init__(
-            encoder,
-            tasks,
-            lambda channels: NddrLayer(tasks.all, channels, alpha, beta),
-            lr_multiplier,
-            head,
-            head_options,
-        )
+
+    def exchange(self, channels: int, alpha: float, beta: float) -> NddrLayer:
+        return NddrLayer(self.task_set.all, channels, alpha, beta)
 
     def vandenhende_prefixes(self) -> dict[str, str]:
-        prefixes = self._column_prefixes()
+        prefixes = super().vandenhende_prefixes()
         for i, exchanges in enumerate(self.exchanges):
-            if len(exchanges) > 1:
-                raise UserError("nddr of several branches is not in the original code base: use a ResNet")
             for task in self.tasks:
                 layers = exchanges[0].layers
                 prefixes[f"nddr.layer{i + 1}.layer.{task}."] = f"exchanges.{i}.0.layers.{layers.key(task)}."

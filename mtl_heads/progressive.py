@@ -139,8 +139,7 @@ class Progressive(MultiTaskModel):
         for task in self.task_set.select(tasks):
             prediction = self.heads[task](representation[task])
             predictions[task] = prediction if task in self.task_set.image else resize(prediction, size)
-        auxiliary = {task: predictions.pop(task) for task in self.task_set.auxiliary if task in predictions}
-        return Output(predictions, [auxiliary] if auxiliary else [])
+        return self._output(predictions)
 
     def phases(self) -> list[list[str]]:
         return [[task] for task in self.order]

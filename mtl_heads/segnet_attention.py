@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mtl_heads.blocks import PooledBatchNorm2d
+from harness.errors import UserError
+from mtl_heads.blocks import PerTask, PooledBatchNorm2d
 
 
 class AttentionModule(nn.Module):
@@ -101,6 +102,27 @@ class AttentionNetwork(nn.Module):
         for block, u, p in zip(self.blocks, before, after, strict=True):
             attended = block(u, p, attended)
         return attended
+
+
+def attention_networks(
+    tasks: Iterable[str],
+    before: Sequence[int],
+    after: Sequence[int],
+    previous: int = 0,
+    *,
+    up: bool,
+    f_reduction: int,
+    g_reduction: int,
+) -> PerTask:
+    """An attention network for each task; see :class:`AttentionNetwork`.
+
+    Raises:
+        UserError: a reduction is below 1.
+    """
+    if min(f_reduction, g_reduction) < 1:
+        raise UserError(f"attention has f_reduction {f_reduction} and g_reduction {g_reduction}: give 1 or more")
+    reductions = {"f_reduction": f_reduction, "g_reduction": g_reduction}
+    return PerTask({task: AttentionNetwork(before, after, previous, up=up, **reductions) for task in tasks})
 
 
 def _layer(convolution: nn.Conv2d, activation: nn.Module) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from timm.models._features import FeatureGetterNet
@@ -98,22 +98,7 @@ class SegNetBased(MultiTaskModel):
         for task in self.task_set.select(tasks):
             prediction = self.heads[task](self.task_features(representation, task))
             predictions[task] = resize(prediction, size) if task in self.map_tasks else prediction
-        auxiliary = {task: predictions.pop(task) for task in self.task_set.auxiliary if task in predictions}
-        return Output(predictions, [auxiliary] if auxiliary else [])
+        return self._output(predictions)
 
     def _wants_maps(self, maps: bool | None) -> bool:
         return bool(self.map_tasks) if maps is None else maps
-
-
-def refuse_several(tasks: Mapping[str, Any] | list[str], architecture: str, instead: str) -> None:
-    """Refuse more than one task.
-
-    Raises:
-        UserError: there are several.
-    """
-    names = list(tasks)
-    if len(names) != 1:
-        raise UserError(
-            f"architecture '{architecture}' takes exactly one task, not {len(names)} ({', '.join(names)}): build one "
-            f"network for each, or choose '{instead}'"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -64,6 +65,14 @@ class SingleScale(DecoderFocused):
                 for task, number in tasks.dense.items()
             }
         )
+
+    @classmethod
+    def single_task_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """With ``deeplab`` where a dilated backbone's coarsest features alone are read, as published."""
+        found = super().single_task_options(options)
+        dilated = options.get("features", "auto") == "auto" and (options.get("output_stride") or _FINE + 1) <= _FINE
+        one_scale = options.get("features") == "main" or dilated
+        return {**found, "head": "deeplab"} if one_scale and found.get("neck", "none") == "none" else found
 
     @property
     def intermediate_strides(self) -> list[int]:

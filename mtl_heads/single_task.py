@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from harness.errors import UserError
 from mtl_heads.baseline import Baseline
 from mtl_heads.registry import ARCHITECTURES
 from mtl_heads.tasks import Tasks
@@ -42,11 +41,7 @@ class SingleTask(Baseline):
         output_stride: int | None = None,
         backbone_options: dict[str, Any] | None = None,
     ) -> None:
-        if len(tasks.all) != 1:
-            raise UserError(
-                f"architecture 'single_task' takes exactly one task, not {len(tasks.all)} "
-                f"({', '.join(tasks.all)}): build one network for each, or choose 'baseline'"
-            )
+        tasks.require_one("single_task", "baseline")
         super().__init__(
             backbone,
             tasks,
@@ -59,4 +54,4 @@ class SingleTask(Baseline):
         )
 
     def vandenhende_prefixes(self) -> dict[str, str]:
-        return {"backbone.": "encoder.backbone.", "decoder.": self._head_prefix(self.tasks[0])}
+        return {"backbone.": "encoder.backbone.", "decoder.": self.heads.vandenhende_prefix(self.tasks[0])}

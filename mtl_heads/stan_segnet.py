@@ -8,7 +8,6 @@ from torch import nn
 
 from mtl_heads.mtan_segnet import MTANSegNet
 from mtl_heads.registry import ARCHITECTURES
-from mtl_heads.segnet_based import refuse_several
 from mtl_heads.tasks import Tasks
 
 
@@ -40,7 +39,7 @@ class STANSegNet(MTANSegNet):
         g_reduction: int = 2,
         backbone_options: dict[str, Any] | None = None,
     ) -> None:
-        refuse_several(tasks.all, "stan_segnet", "mtan_segnet")
+        tasks.require_one("stan_segnet", "mtan_segnet")
         super().__init__(
             backbone,
             tasks,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.errors import UserError
 from mtl_heads.blocks import PerTask, resize
 from mtl_heads.encoder import Pyramid
 from mtl_heads.heads.base import Head
@@ -55,3 +56,17 @@ class TaskHeads(PerTask):
             prediction = head.predict(gathered[head.image])
             predictions[task] = prediction if head.image else resize(prediction, size)
         return predictions
+
+    def vandenhende_prefix(self, task: str) -> str:
+        """What stands before our names of a head's parameters, in place of what does in the original code base.
+
+        Raises:
+            UserError: the original code base has no such head.
+        """
+        head = self[task]
+        if head.vandenhende_prefix is None:
+            raise UserError(
+                f"head '{HEADS.name_of(type(head))}' of task '{task}' is not in the original code base: use deeplab or "
+                "hrnet"
+            )
+        return f"heads.{self.key(task)}.{head.vandenhende_prefix}"

@@ -62,6 +62,22 @@ class Tasks:
         """Names of all tasks that have a loss: main ones, then auxiliary ones."""
         return [*self.main, *self.auxiliary]
 
+    def require_one(self, architecture: str, instead: str) -> None:
+        """Refuse several tasks.
+
+        Args:
+            architecture: name of the one that takes a single task.
+            instead: name of one that takes several.
+
+        Raises:
+            UserError: there are several.
+        """
+        if len(self.all) != 1:
+            raise UserError(
+                f"architecture '{architecture}' takes exactly one task, not {len(self.all)} ({', '.join(self.all)}): "
+                f"build one network for each, or choose '{instead}'"
+            )
+
     def select(self, wanted: Iterable[str] | None) -> list[str]:
         """The wanted tasks in the network's order; ``None`` means all, auxiliary ones included.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,6 +95,12 @@ class UNet(MultiTaskModel):
             }
         self.classifiers = PerTask(classifiers)
 
+    @classmethod
+    def single_task_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """With head ``unet``: a U-Net for each task."""
+        found = super().single_task_options(options)
+        return {**found, "head": "unet", "head_options": {"channels": options.get("decoder_channels")}}
+
     @property
     def backbone(self) -> nn.Module:
         """The timm model."""
@@ -109,7 +115,7 @@ class UNet(MultiTaskModel):
         tasks = self.task_set.select(tasks)
         images = [task for task in tasks if task in self.task_set.image]
         maps = self._maps(representation, [task for task in tasks if task not in images], bool(images))
-        predictions = {task: resize(maps[task], size) for task in tasks if task in self.task_set.dense}
+        predictions = {task: resize(maps[task], size) for task in tasks if task not in images}
         if images:
             if self.read:
                 bottleneck = representation[-1]
@@ -119,8 +125,7 @@ class UNet(MultiTaskModel):
             else:
                 gathered = representation[-1].mean((2, 3))
             predictions |= {task: self.classifiers[task].predict(gathered) for task in images}
-        auxiliary = {task: resize(maps[task], size) for task in tasks if task in self.task_set.auxiliary}
-        return Output(predictions, [auxiliary] if auxiliary else [])
+        return self._output(predictions)
 
     def _maps(self, features: list[Tensor], dense: list[str], classify: bool) -> dict[str, Tensor]:
         """Predictions, at the decoder's size, of those dense tasks and of what the classifier reads."""
@@ -144,12 +149,12 @@ class UNetDecoder(nn.Module):
 
     def __init__(self, pyramid: Pyramid, channels: Sequence[int] | None = None) -> None:
         super().__init__()
-        pyramid.require_scales("architecture 'unet'")
+        pyramid.require_scales("the decoder of a U-Net")
         joined = pyramid.channels[-2::-1]
         channels = tuple(joined if channels is None else channels)
         if len(channels) != len(joined) or min(channels) < 1:
             raise UserError(
-                f"architecture 'unet': decoder_channels {channels} do not fit {pyramid.name}: give "
+                f"the decoder of a U-Net: decoder_channels {channels} do not fit {pyramid.name}: give "
                 f"{len(joined)} positive numbers, coarse to fine, or leave them out"
             )
         factors = [

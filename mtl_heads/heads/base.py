@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from mtl_heads.encoder import Pyramid
+from mtl_heads.encoder import FINEST_STRIDE, Pyramid
 
 
 class Head(nn.Module):
@@ -25,6 +25,8 @@ class Head(nn.Module):
 
     #: Whether the head can predict one vector per image.
     serves_image_tasks: bool = False
+    #: Stride of the finest features that it reads where the backbone has them; the baseline keeps those for it.
+    finest_stride: int = FINEST_STRIDE
     #: What stands before our names of the parameters, and not before those of the original code base;
     #: None: it has no such head.
     vandenhende_prefix: str | None = None

@@ -12,12 +12,24 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from benchmarks.architectures import APART, CONFIGS, SEVERAL_SEEDS, cells_of, collect, read_rows, table_of
-from benchmarks.cells import Cell, run_cells
+from benchmarks.architectures import (
+    APART,
+    CONFIGS,
+    SEVERAL_SEEDS,
+    cells_of,
+    collect,
+    measured_steps,
+    read_rows,
+    table_of,
+)
+from harness.cells import Cell, run_cells
+from harness.config import load
 from harness.errors import UserError
 from mtl_heads import architectures
+from transfer.config import TransferConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -105,7 +117,7 @@ def test_interrupt_reaches_the_cells(tmp_path):
     code = ("import signal, sys, time\n"
             f"signal.signal(signal.SIGTERM, lambda *_: ({touch(tmp_path / 'saved')}, sys.exit(143)))\n"
             f"{touch(tmp_path / 'ready')}\ntime.sleep(60)")
-    script = ("import signal, sys\nfrom pathlib import Path\nfrom benchmarks.cells import Cell, run_cells\n"
+    script = ("import signal, sys\nfrom pathlib import Path\nfrom harness.cells import Cell, run_cells\n"
               "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
               f"run_cells([Cell('a', [sys.executable, '-S', '-c', {code!r}], Path('never'))], Path('logs'), 1)")
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path,
@@ -145,18 +157,87 @@ def test_table(tmp_path):
     rows = [row for row in read_rows(["single_task", "baseline", "jtrl", "mtan"])]
     collect(rows, tmp_path)
     table = {line.split("|")[1].strip(): [cell.strip(" *") for cell in line.split("|")[2:-1]]
-             for line in table_of(rows).splitlines()}
+             for line in table_of(rows, {"baseline": 0.1, "jtrl": 0.25}).splitlines()}
     head = table["Architecture"]
     assert head == ["Seeds", "semseg mIoU [%] ↑", "depth RMSE [m] ↓", "normals mean_angle [°] ↓", "Δ_MTL [%] ↑",
-                    "Params [M]", "vs ST [%]", "MACs [G]", "vs ST [%]", "Step [ms]"]
+                    "Params [M]", "vs ST [%]", "MACs [G]", "vs ST [%]", "Step [ms]", "vs baseline [×]"]
     deltas = [100 * (10 / 100 + 0 + 10 / 100) / 3, 100 * (0 + 10 / 100 + 0) / 3]
     spread = f"{statistics.fmean(deltas):+.1f} ± {statistics.stdev(deltas):.1f}"
     assert table["baseline"] == ["2", "22.05 ± 1.48", "0.855 ± 0.064", "28.50 ± 2.12", spread, "1.50", "-50", "0.01",
-                                 "-50", "100"]
-    assert table["single_task"][4].startswith(("+0.0 ±", "-0.0 ±")) and table["single_task"][-5:] == [
-        "3.00", "+0", "0.03", "+0", "300"]
-    assert table["jtrl"][3:] == ["–", "+25.0", "3.00", "+50", "0.03", "+50", "100"]
-    assert table["mtan"] == ["0", *["–"] * 9]
+                                 "-50", "100", "1.00"]
+    assert table["single_task"][4].startswith(("+0.0 ±", "-0.0 ±")) and table["single_task"][-6:] == [
+        "3.00", "+0", "0.03", "+0", "–", "–"]
+    assert table["jtrl"][3:] == ["–", "+25.0", "3.00", "+50", "0.03", "+50", "250", "2.50"]
+    assert table["mtan"] == ["0", *["–"] * 10]
+
+
+def tiny(name: str, *options: str) -> TransferConfig:
+    return load(TransferConfig, [f"--model.name={name}", "--model.backbone=resnet18", "--model.head=linear",
+                                 "--model.backbone_options={layers: [1, 1, 1, 1], channels: [8, 8, 8, 8], "
+                                 "zero_init_last: false}",
+                                 "--augmentation.size=32", "--batch_size=2", *options])
+
+
+def test_step_times_of_two_rows(monkeypatch):
+    """Every row has its turn in each round; a row's time is the sum over its networks, the median over the rounds."""
+    from benchmarks import step_time
+
+    turns, clock = [], iter(range(1, 100))
+
+    def step(self):
+        turns.append(list(self.tasks))
+        return next(clock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step_time.TrainingStep, "__call__", step)
+        rows = {"apart": [tiny("single_task", "--tasks=[depth]"), tiny("single_task", "--tasks=[semseg]")],
+                "together": [tiny("baseline", "--tasks=[depth, scene]")]}
+        found = step_time.step_times(rows, rounds=3, warm_up=1)
+    assert turns == [["depth"], ["semseg"], ["depth", "scene"]] * 4
+    assert found == {"apart": 7 + 8, "together": 9}
+    found = step_time.step_times(rows, rounds=1, warm_up=0)
+    assert all(0 < seconds < 60 for seconds in found.values())
+
+
+@pytest.mark.parametrize("name", ["baseline", "progressive", "mtan"])
+def test_a_timed_step_trains(name):
+    """All weights of layers that a loss reaches move, and only they."""
+    from benchmarks.step_time import TrainingStep
+
+    step = TrainingStep(tiny(name, "--tasks=[semseg, depth, scene]", "--optimizer.weight_decay=0"))
+    assert step.images.shape == (2, 3, 32, 32) and all(value > 0 for value in step.normalizers.values())
+    before = {key: value.clone() for key, value in step.model.named_parameters() if value.dim() > 1}
+    unreached = {id(value) for value in step.model.unreached_parameters()}
+    assert step() > 0
+    after = dict(step.model.named_parameters())
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) == (id(after[key]) in unreached), key
+
+
+def test_step_times_are_kept(tmp_path, monkeypatch):
+    from benchmarks import step_time
+
+    calls = []
+    monkeypatch.setattr(step_time, "step_times", lambda rows: calls.append(list(rows)) or dict.fromkeys(rows, 0.5))
+    rows = read_rows(["baseline"])
+    assert measured_steps(rows, tmp_path, keep=True) == {"single_task": 0.5, "baseline": 0.5}
+    assert measured_steps(rows, tmp_path, keep=False)["baseline"] == 0.5 and len(calls) == 1
+    more = read_rows(["mtan"])
+    assert "mtan" not in measured_steps(more, tmp_path, keep=True) and len(calls) == 1
+    assert "mtan" in measured_steps(more, tmp_path, keep=False) and len(calls) == 2
+    more[-1].config = {**more[-1].config, "batch_size": 3}
+    measured_steps(more, tmp_path, keep=False)
+    assert len(calls) == 3
+
+
+def test_lift_states_all_failures(tmp_path, monkeypatch):
+    from benchmarks import lift
+
+    monkeypatch.setattr(lift, "run_main", lambda *_: None)
+    monkeypatch.setattr(lift, "run_cells", lambda cells, logs, jobs: {"a": "one", "b": "two"})
+    monkeypatch.setattr(sys, "argv", ["lift", f"--output={tmp_path}", "--seeds=2"])
+    with pytest.raises(UserError, match="2 of 4 runs failed .a: one; b: two.: mend"):
+        lift.main()
 
 
 @pytest.mark.slow

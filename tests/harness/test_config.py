@@ -149,7 +149,7 @@ def test_plugins_add_names(tmp_path):
     (["--epoch", "3"], "unknown option --epoch (did you mean '--epochs'?): --help lists all"),
     (["--optimizer.lrr=1"], "unknown option --optimizer.lrr (did you mean '--optimizer.lr'?): --help lists all"),
     (["--balance.c", "1"], "unknown option --balance.c"),
-    (["stray"], "unknown option stray: --help lists all"),
+    (["stray"], "unknown option stray: --help lists all; write a list in brackets and quotes, as '[a, b]'"),
     (["--epochs", "many"], "option --epochs: expected int, got many"),
     (["--epochs", "2.5"], "option --epochs: expected int, got 2.5"),
     (["--optimizer.lr", "fast"], "option --optimizer.lr: expected float, got fast"),

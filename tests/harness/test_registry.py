@@ -55,6 +55,29 @@ def test_modules_of_a_package_are_discovered_when_first_asked(tmp_path, monkeypa
     assert ANIMALS.get("lion")() == 4
 
 
+def test_names_with_a_prefix_are_made_when_asked_for():
+    animals = Registry("animal")
+    animals.register("ant")(len)
+    made = []
+
+    @animals.resolver("dinosaur:", "<Species>")
+    def dinosaur(species):
+        if species != "Rex":
+            raise UserError(f"no dinosaur '{species}'")
+        made.append(species)
+        return type(species, (), {})
+
+    rex = animals.get("dinosaur:Rex")
+    assert rex.__name__ == "Rex" and animals.get("dinosaur:Rex") is rex and made == ["Rex"]
+    assert animals.name_of(rex) == "dinosaur:Rex" and "dinosaur:Rex" in animals
+    assert "dinosaur:Tex" not in animals and "Rex" not in animals and None not in animals
+    assert animals.names() == ["ant"] and animals.choices() == ["ant", "dinosaur:<Species>"]
+    with pytest.raises(UserError, match="no dinosaur 'Tex'"):
+        animals.get("dinosaur:Tex")
+    with pytest.raises(UserError, match="choose one of ant, dinosaur:<Species>, or add yours with --plugin"):
+        animals.get("dinosaur")
+
+
 def test_plugins(tmp_path):
     file = tmp_path / "my_plugin.py"
     file.write_text("count = globals().get('count', 0) + 1\n")

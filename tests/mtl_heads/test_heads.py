@@ -48,7 +48,7 @@ def test_hrnet_reads_all_scales_at_the_finest():
 def test_heads_give_maps_at_the_size_they_read(name, main):
     pyramid = PYRAMID._replace(main=main)
     head = HEADS.get(name)(pyramid, 3)
-    read = 0 if name in ("hrnet", "panoptic_fpn") else main
+    read = 0 if name in ("hrnet", "panoptic_fpn", "unet") else main
     finer = pyramid.strides[main] if name == "taskonomy" else 1
     height, width = features()[read].shape[-2:]
     assert head(features())[:, 0].shape == (2, finer * height, finer * width)

@@ -180,3 +180,16 @@ def test_refusals():
             small(**options)
     widths = small(decoder_channels=(12, 10, 8, 6))
     assert widths.decoder.outputs == 6
+
+
+def test_single_task_counterpart_is_a_unet():
+    """The same network: as many parameters and multiply-adds as a U-Net of one task."""
+    from mtl_heads.registry import ARCHITECTURES
+    from mtl_heads.resources import resources
+
+    options = {"decoder_channels": [12, 10, 8, 6], "backbone_options": {"layers": [1] * 4, "channels": [8, 8, 16, 16]}}
+    head = ARCHITECTURES.get("unet").single_task_options(options)
+    assert head == {"head": "unet", "head_options": {"channels": [12, 10, 8, 6]}}
+    single = build_model("single_task", "resnet18", {"a": 3}, backbone_options=options["backbone_options"], **head)
+    unet = build_model("unet", "resnet18", {"a": 3}, **options)
+    assert resources(single, 64) == resources(unet, 64)
