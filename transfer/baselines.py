@@ -14,6 +14,7 @@ from harness.config import Selection, digest, identity, option_defaults
 from harness.errors import UserError
 from harness.files import locked
 from transfer.config import TransferConfig
+from transfer.network import build_network
 from transfer.results import read_results
 from transfer.single_run import inputs, run_single
 
@@ -42,6 +43,7 @@ def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str,
 def single_task_folder(config: TransferConfig, task: str, world: Accelerator) -> Path:
     """The cached run of one task's network, trained first where it is not there yet."""
     single = single_task_config(config, task)
+    _check_head(config, single)
     folder = CACHE / f"{config.data.name}-{task}-{baseline_key(single, world)}"
     single.output = str(folder)
     if not (folder / "results.json").exists():
@@ -61,20 +63,41 @@ def single_task_folder(config: TransferConfig, task: str, world: Accelerator) ->
 
 
 def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
-    """``config`` with one task, and otherwise the same."""
+    """``config`` with one task, its network's counterpart of one task, and otherwise the same."""
     registry = config.model.registry
-    known = option_defaults(registry.get("single_task"))
-    kept = {key: config.model.options.get(key, default) for key, default in known.items()}
+    options = {**option_defaults(registry.get("single_task")),
+               **registry.get(config.model.name).single_task_options(config.model.options)}
+    if config.baseline_head not in (None, options["head"]):
+        options |= {"head": config.baseline_head, "head_options": None}
     common = dataclasses.replace(config.model.common, from_single_task="auto")  # of no meaning here
     # A learned or adaptive balance has nothing to balance here, nor a partition to divide.
     return dataclasses.replace(
         config, name=None, output=None, resume="auto", tasks=[task], auxiliary=[], baseline="none",
+        baseline_head=None,
         task_options={task: config.task_options[task]} if task in config.task_options else {},
-        model=Selection("single_task", kept, common, registry),
+        model=Selection("single_task", options, common, registry),
         balance=Selection("equal", {}, None, config.balance.registry),
         schedule=Selection("shared", {}, None, config.schedule.registry),
         partition=Selection("full", {}, None, config.partition.registry),
     )
+
+
+def single_task_head(config: TransferConfig) -> str:
+    """Head of the dense tasks' single-task networks."""
+    return single_task_config(config, config.tasks[0]).model.options["head"]
+
+
+def _check_head(config: TransferConfig, single: TransferConfig) -> None:
+    """Refuse a head that does not fit, of which the user may have said nothing."""
+    head = single.model.options["head"]
+    if head == config.model.options.get("head"):
+        return
+    (task,), data = single.tasks, single.data.build()
+    try:
+        build_network(single, data.choose([task], single.task_options))
+    except UserError as error:
+        raise UserError(f"single-task network for {task}, with head '{head}': {error}; --baseline_head names another, "
+                        "--baseline none trains none") from error
 
 
 def baseline_key(config: TransferConfig, world: Accelerator) -> str:

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.files import write_text
 from harness.program import run_program
 from harness.report import Section, write_report
-from transfer.results import read_results
+from transfer.results import read_results, run_folder, with_singles
 from transfer.table import Table, build_table
 
 
@@ -22,9 +22,7 @@ def find_runs(paths: list[str]) -> list[dict[str, Any]]:
     """
     found = []
     for path in paths:
-        folder = Path(path)
-        if not folder.exists() and (Path("outputs") / path).exists():
-            folder = Path("outputs") / path
+        folder = run_folder(path)
         if (folder / "results.json").exists() or not folder.is_dir():
             found.append(read_results(folder))
             continue
@@ -64,7 +62,7 @@ def main() -> int:
     parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
     parser.add_argument("--report", metavar="FILE", help="write a page with the table and the runs' pictures")
     arguments = parser.parse_args()
-    results = find_runs(arguments.runs)
+    results = with_singles(find_runs(arguments.runs))
     table = build_table(results)
     print(table.text())
     for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):

@@ -11,6 +11,8 @@ from harness.optimization import LR_SCHEDULES, OptimizerConfig
 from harness.registry import Registry
 from mtl_heads.registry import ARCHITECTURES
 from transfer.data.base import DATASETS
+from transfer.strategies.base import BalanceConfig
+from transfer.strategies.groups import ScheduleConfig
 from transfer.strategies.registry import BALANCES, PARTITIONS, SCHEDULES
 from transfer.transforms import Augmentation
 
@@ -75,6 +77,8 @@ class TransferConfig:
         task_options: options of tasks, by name, for example {normals: {loss: cosine}}.
         baseline: auto trains (once, cached) or reuses the single-task networks that Δ_MTL is measured
             against; none leaves Δ_MTL out; otherwise folders of single-task runs, separated by commas.
+        baseline_head: head of those that auto trains; by default the network's own, or where its architecture has no
+            choice of head (pad_net, mti_net, unet, ...) the one that it is published against.
         optimizer: the optimiser.
         epochs: passes over the training split; for each task, where the architecture trains them in turn.
         batch_size: images in a step, over all processes.
@@ -99,10 +103,13 @@ class TransferConfig:
     auxiliary: list[str] = field(default_factory=list)
     task_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: Selection = selection(ARCHITECTURES, "baseline", common=ModelConfig, help="where features are shared")
-    balance: Selection = selection(BALANCES, "equal", help="how losses or gradients are combined")
-    schedule: Selection = selection(SCHEDULES, "shared", help="whose step is taken when")
+    balance: Selection = selection(BALANCES, "equal", common=BalanceConfig,
+                                   help="how losses or gradients are combined")
+    schedule: Selection = selection(SCHEDULES, "shared", common=ScheduleConfig,
+                                    help="whose step is taken when")
     partition: Selection = selection(PARTITIONS, "full", help="which parameters a task may use")
     baseline: str = volatile("auto")
+    baseline_head: str | None = volatile(None)
     augmentation: Selection = selection(AUGMENTATIONS, "geometric", help="augmentation of training samples")
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", 1e-4))
     lr_schedule: Selection = selection(LR_SCHEDULES, "poly", help="learning rate, per epoch")

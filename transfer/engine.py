@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,18 +14,24 @@ from torch.utils.data import DataLoader, Subset
 
 from harness.checkpoint import load_file
 from harness.errors import UserError, closest
-from harness.interrupts import quiet_worker
 from harness.loop import train
 from harness.progress import progress
 from harness.run import Run
 from harness.sampling import Batches
 from harness.seeding import seed_everything
 from harness.world import broadcast, main_first, sum_over_processes
+from mtl_heads.output import Output
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet
-from transfer.data.loading import Augmented, Evaluated, collate
+from transfer.data.loading import Augmented, Evaluated, loader_options
+from transfer.gradients.objective import RunObjective
+from transfer.gradients.passes import Part
 from transfer.network import build_network
 from transfer.phases import Phases
+from transfer.strategies import with_options
+from transfer.strategies.base import Balance, BalanceConfig, LossBalance, Schedule, Training
+from transfer.strategies.groups import task_groups
+from transfer.strategies.registry import SCHEDULES
 from transfer.transforms import as_size
 
 FORMAT = "tasklift-transfer/1"
@@ -43,11 +49,13 @@ class Transfer:
         seconds: time spent training, over all resumptions.
         losses: of the last step by task, summed over the processes when they are logged.
         best: best validation score so far.
+        trouble: what was first wrong with the gradients; empty while nothing is.
     """
 
     def __init__(self, config: TransferConfig, world: Accelerator) -> None:
         self.config, self.world = config, world
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
+        self.trouble = ""
         self.first: dict[str, float] = {}
         self.data: DataSet = config.data.build()
         _check_evaluation(config, self.data)
@@ -63,21 +71,32 @@ class Transfer:
         if world.num_processes > 1:
             for value in model.unreached_parameters():  # the data-parallel wrapper would wait for them
                 value.requires_grad_(False)
-            if len(self.phases) > 1:  # nor must it wait for what another phase trains
-                world.ddp_handler.find_unused_parameters = True
         if config.compile:
             model.compile()
-        self.balance = config.balance.build(names).to(world.device)
+        units = task_groups(names, config.schedule.common.groups, config.seed)
+        self.balance = balance_of(config, list(units))
+        if isinstance(self.balance, LossBalance):
+            self.balance.to(world.device)  # rules on gradients think on the CPU
         groups = _groups_of(model, config.model.name)
         learned = list(self.balance.parameters())
         if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
-        self.balance_groups = slice(len(groups) - bool(learned), len(groups))
-        self.optimizer = config.optimizer.build(groups)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.forward, self.optimizer = world.prepare(model, self.optimizer)
-        self.schedule = config.schedule.build(self._losses, self.balance, self._backward, self.optimizer,
-                                              sum_over_processes)
+        self.optimizer = world.prepare(config.optimizer.build(groups))
+        self.partition = getattr(model, "partition", None)
+        together = SCHEDULES.get(config.schedule.name).joint and isinstance(self.balance, LossBalance)
+        wraps = world.num_processes > 1 and together and self.partition is None
+        self.wrapped = world.prepare(model) if wraps else model
+        self.objective = RunObjective(self, self.balance, units, self.tasks, sum_over_processes,
+                                      world.num_processes, config.seed)
+        sizes = getattr(self.train_split, "sizes", {})
+        self.training = Training(
+            model, names, self.balance, self.objective, self.optimizer,
+            lambda groups: world.prepare(config.optimizer.build(groups)),
+            {name: sizes.get(name, len(self.train_split)) for name in names}, config.seed, units,
+            config.schedule.common.track_distance, {name: task.family for name, task in self.tasks.items()})
+        self.schedule: Schedule = config.schedule.build(self.training)
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.schedule.optimizers]
+        self.units = units
         self.batches = Batches(len(self.train_split), config.batch_size, self.phases.epochs, seed=config.seed,
                                rank=world.process_index, world=world.num_processes)
         self.lr_factor = config.lr_schedule.build()
@@ -95,20 +114,31 @@ class Transfer:
         seed_everything(config.seed, "step", self.step, self.world.process_index)  # dropout and the like
         trained, done = self.phases.enter(self.step // self.batches.steps_per_epoch)
         factor = self.lr_factor(done)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        for optimizer, rates in zip(self.schedule.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
         images = batch["image"].to(device, non_blocking=True)
         targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()
                    if name in trained}
         normalizers = self._normalizers(targets)
-        pieces = min(config.accumulation, len(images))
-        self.share = 1 / (pieces * self.world.num_processes)  # of the batch, that a part of it counts for
+        pieces = min(config.accumulation * getattr(self.balance, "draws", 1), len(images))
         cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
-        parts = [(part, {name: cut[name][i] for name in cut}, normalizers, i == pieces - 1)
+        share = 1 / (pieces * self.world.num_processes)
+        parts = [Part(part, {name: cut[name][i] for name in cut}, normalizers, share, i == pieces - 1)
                  for i, part in enumerate(images.tensor_split(pieces))]
-        self.losses = self.schedule.step(parts, list(targets))
-        self.loss = torch.stack(list(self.losses.values())).sum()
+        if len(self.phases) > 1:
+            self.training.tasks = trained
+        self.objective.number = self.step
+        self.losses = self.schedule.step(parts)
+        if self.balance.looks_again:
+            self.objective.look_again(parts)
+        self.loss = torch.stack([torch.zeros((), device=device), *self.losses.values()]).sum()
         self.step += 1
+        if self.objective.trouble and self.world.scaler is None:  # a scaler skips such a step
+            self.trouble = self.trouble or f"{self.objective.trouble} in step {self.step}"
+            self.loss = self.loss * torch.nan
+        if self.partition is not None:
+            self.partition.after_step(self.step, self.batches.steps_per_epoch)
 
     def _normalizers(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Counts of labels in the whole batch, over all processes, in one exchange.
@@ -123,36 +153,44 @@ class Transfer:
         pooled = sum_over_processes(torch.cat([count.double() for count in counts])).split(sizes)
         return {name: value.to(count.dtype) for name, value, count in zip(targets, pooled, counts, strict=True)}
 
-    def _losses(self, part: tuple[Tensor, dict[str, Tensor], dict[str, Tensor], bool],
-                names: list[str]) -> dict[str, Tensor]:
-        images, targets, normalizers, last = part
-        images = self.network.normalise(images)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        # Every task is asked for unless a schedule takes them apart: None also has the auxiliary ones.
-        with self._exchanging(last):
-            output = self.forward(images, None if len(names) == len(self.tasks) else names)
-        losses = {name: sum(self.tasks[name].loss(prediction, targets[name], normalizers[name])
+    # -- what the objective is lent (see transfer.gradients.passes.Passes) -------------------------
+
+    def images(self, part: Part) -> Tensor:
+        """What the network takes."""
+        images = self.network.normalise(part.images)
+        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+
+    def losses_of(self, output: Output, part: Part, names: Sequence[str]) -> dict[str, Tensor]:
+        """Losses of tasks; those of all parts and processes add up to the batch's."""
+        losses = {name: sum(self.tasks[name].loss(prediction, part.targets[name], part.normalizers[name])
                             for prediction in output.of(name)) for name in names}
         extra = self.model.penalty(names, losses)
-        return {name: loss + extra[name] * self.share if name in extra else loss for name, loss in losses.items()}
+        return {name: loss + extra[name] * part.share if name in extra else loss for name, loss in losses.items()}
 
-    def _backward(self, total: Tensor, last: bool) -> None:
-        with self._exchanging(last):
-            # Processes average their gradients, and these losses are shares of a sum.
-            self.world.backward(total * self.world.num_processes)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision, where the run has it."""
+        return self.world.autocast()
 
-    def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
+    def exchanging(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients in the last part of a batch; forward and backward must both know."""
-        return nullcontext() if last else self.world.no_sync(self.forward)
+        return nullcontext() if last or self.wrapped is self.model else self.world.no_sync(self.wrapped)
+
+    def scale(self) -> Tensor | None:
+        """What losses are multiplied by in float16."""
+        scaler = self.world.scaler
+        return None if scaler is None else scaler.scale(torch.ones((), device=self.world.device))
 
     def log_values(self) -> dict[str, Any]:
-        """Losses of the last step over the whole batch."""
-        pooled = sum_over_processes(torch.stack(list(self.losses.values())))
-        losses = {f"loss_{name}": value for name, value in zip(self.losses, pooled.tolist(), strict=True)}
-        with torch.no_grad():
-            objective = self.balance.total(pooled)
-        return {"loss": float(objective), **losses, "lr": self.optimizer.param_groups[0]["lr"]}
+        """Losses of the last step over the whole batch, and what its strategy tells."""
+        found: dict[str, Any] = {}
+        if self.losses:
+            pooled = sum_over_processes(torch.stack(list(self.losses.values())))
+            found = {f"loss_{name}": value for name, value in zip(self.losses, pooled.tolist(), strict=True)}
+            units = self.objective.by_unit(dict(zip(self.losses, pooled, strict=True)))
+            found = {"loss": float(self.objective.objective_value(units)), **found, **self.objective.log_values(units)}
+        told = self.partition.log_values() if self.partition is not None else {}
+        rate = self.schedule.optimizers[0].param_groups[0]["lr"]
+        return {"loss": 0.0, **found, **self.schedule.log_values(), **told, "lr": rate}
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -166,6 +204,7 @@ class Transfer:
 
     def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """Validation, where it is due: its metrics, and whether they are the best so far."""
+        self.objective.end_of_epoch()
         every = self.config.evaluation.every
         if not every or (epoch % every and epoch != self.batches.epochs):
             return {}, False
@@ -215,12 +254,8 @@ class Transfer:
                 for name, metric in metrics.items()}
 
     def _loading(self, persistent: bool) -> dict[str, Any]:
-        config = self.config
-        workers = config.workers
-        parallel = {"prefetch_factor": config.prefetch, "persistent_workers": persistent} if workers else {}
-        return {"collate_fn": partial(collate, tasks=self.tasks), "num_workers": workers,
-                "worker_init_fn": quiet_worker if workers else None,
-                "pin_memory": self.world.device.type == "cuda", **parallel}
+        pin = self.world.device.type == "cuda"
+        return loader_options(self.tasks, self.config, persistent=persistent, pin=pin)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -228,7 +263,8 @@ class Transfer:
         """Everything a resumed run needs, as tensors and plain data."""
         state = {"format": FORMAT, "step": self.step, "seconds": self.seconds, "best": self.best, "first": self.first,
                  "data": self.data.fingerprint(), "model": self.model.state_dict(),
-                 "balance": self.balance.state_dict(), "optimizer": self.optimizer.state_dict()}
+                 "balance": self.balance.state_dict(), "objective": self.objective.state_dict(),
+                 "schedule": self.schedule.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.world.scaler is not None:
             state["scaler"] = self.world.scaler.state_dict()
         return state
@@ -249,10 +285,15 @@ class Transfer:
         try:
             self.model.load_state_dict(state["model"])
             self.balance.load_state_dict(state["balance"])
+            self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.config.optimizer.apply_to(self.optimizer)  # a new run may go on with another recipe
-            for group in self.optimizer.param_groups[self.balance_groups]:
-                group["weight_decay"] = 0.0
+            self.schedule.load_state_dict(state["schedule"])
+            learned = {id(value) for value in self.balance.parameters()}
+            for optimizer in (self.optimizer, *self.schedule.optimizers):
+                self.config.optimizer.apply_to(optimizer)  # a new run may go on with another recipe
+                for group in optimizer.param_groups:
+                    if any(id(value) in learned for value in group["params"]):
+                        group["weight_decay"] = 0.0
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
@@ -272,11 +313,20 @@ def check(config: TransferConfig) -> None:
     _check_evaluation(config, data)
     names = [*config.tasks, *config.auxiliary]
     network = build_network(config, data.choose(names, config.task_options))
-    config.balance.build(names)
+    balance_of(config, list(task_groups(names, config.schedule.common.groups, config.seed)))
     config.augmentation.build()
     config.lr_schedule.build()
     config.optimizer.build(_groups_of(network.model, config.model.name))
     Phases(network.model, config)
+
+
+def balance_of(config: TransferConfig, units: Sequence[str]) -> Balance:
+    """The balance that is configured, for tasks or groups of them.
+
+    Raises:
+        UserError: options that do not fit it.
+    """
+    return with_options(config.balance.build(units), config.balance.common or BalanceConfig())
 
 
 def _groups_of(model: Any, name: str) -> list[dict[str, Any]]:

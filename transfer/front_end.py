@@ -53,7 +53,7 @@ def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, 
     from harness.world import start
     from transfer.config import TransferConfig
     from transfer.engine import Transfer
-    from transfer.results import compare_with, read_results
+    from transfer.results import compare_with, read_results, weights_of
 
     results = read_results(folder)
     config = load(TransferConfig, ["--config", str(folder / "config.yaml")], prog="transfer.front_end")
@@ -66,8 +66,7 @@ def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, 
     if not strides:
         raise UserError(f"{folder}: architecture '{config.model.name}' makes no initial predictions: give a run of "
                         "pad_net, pap_net, jtrl or mti_net")
-    best, last = (folder / "checkpoints" / name for name in ("best.pt", "last.pt"))
-    transfer.load_state_dict(best if config.evaluation.select == "best" and best.exists() else last)
+    transfer.load_state_dict(weights_of(folder))
 
     single = results["single_task"]
     singles = {task: {"metrics": single} for task in config.tasks} if single else None
@@ -84,6 +83,7 @@ def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, 
 
 def main() -> int:
     """The command ``python -m transfer.front_end``."""
+    from transfer.results import run_folder
     from transfer.table import build_table
 
     parser = argparse.ArgumentParser(
@@ -91,9 +91,7 @@ def main() -> int:
     parser.add_argument("run", metavar="RUN", help="folder or name of a finished transfer run")
     parser.add_argument("--split", help="split to evaluate on; by default the run's")
     arguments = parser.parse_args()
-    folder = Path(arguments.run)
-    if not folder.exists() and (Path("outputs") / arguments.run).exists():
-        folder = Path("outputs") / arguments.run
+    folder = run_folder(arguments.run)
     rows = front_end_results(folder, arguments.split)
     print(build_table(rows).text())
     write_text(folder / "front_end.json", json.dumps(rows, indent=2) + "\n")

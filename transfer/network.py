@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from harness.errors import UserError
 from mtl_heads import build_model
 from mtl_heads.backbones import create_backbone
+from mtl_heads.dry_run import input_channels
 from transfer.config import TransferConfig
 from transfer.tasks.base import Task
 
@@ -40,7 +42,14 @@ class Network:
         return self
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[B, 3, H, W]`` to what the backbone expects."""
+        """uint8 ``[B, C, H, W]`` to what the backbone expects; grey images become as many channels as it has.
+
+        Raises:
+            UserError: images have other channels than the backbone.
+        """
+        if images.shape[1] not in (1, len(self.mean)):
+            raise UserError(f"images have {images.shape[1]} channels and backbone '{self.backbone}' takes "
+                            f"{len(self.mean)}: set --model.backbone_options.in_chans {images.shape[1]}")
         return (images.float().div_(255) - self.mean) / self.std
 
 
@@ -57,7 +66,7 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
         name = model.backbone or "resnet18"
         backbone = create_backbone(name, output_stride, model.backbone_options)
     convention = getattr(backbone, "pretrained_cfg", None) or {}
-    mean, std = (torch.tensor(convention.get(key) or default).view(3, 1, 1)
+    mean, std = (_of_channels(convention.get(key) or default, input_channels(backbone))
                  for key, default in zip(("mean", "std"), IMAGENET, strict=True))
     for task in config.auxiliary:
         if not tasks[task].dense:
@@ -71,7 +80,14 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
         auxiliary={task: tasks[task].channels for task in config.auxiliary},
         **config.model.options,
     )
-    return Network(config.partition.build(network), name, mean, std)
+    return Network(config.partition.build(network, seed=config.seed), name, mean, std)
+
+
+def _of_channels(values: Sequence[float], channels: int) -> torch.Tensor:
+    """A constant of each channel, ``[C, 1, 1]``; their mean where there are other channels than it is known for."""
+    known = torch.tensor(values)
+    known = known if len(known) == channels else known.mean().expand(channels)
+    return known.reshape(channels, 1, 1)
 
 
 def _pretrained(config: TransferConfig, output_stride: int | None) -> tuple[nn.Module, str]:
@@ -92,6 +108,7 @@ def _pretrained(config: TransferConfig, output_stride: int | None) -> tuple[nn.M
             # Not every model takes them; one that cannot be dilated may have the wanted stride of its own.
             refused = next((key for key in wanted if f"'{key}'" in str(error)), None)
             if refused is None and "output_stride" not in wanted:
-                raise
+                option = " (option --model.backbone)" if "architecture" in str(error) else ""
+                raise CheckpointError(f"{error}{option}") from error
             del wanted[refused or "output_stride"]
     return backbone, backbone.pretrained_cfg["architecture"]

@@ -25,7 +25,7 @@ def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, 
     panels = run.figures / "panels.png"
     curves = Curves(_panels(read_metrics(run.folder))).draw(run.figures / "curves.png")
     sections = [
-        table_section("Result", build_table(rows)),
+        table_section("Result", build_table(rows), _reference(results)),
         Section("Predictions", figures=[(panels, f"Image, then truth and prediction of each task, "
                                                  f"{results['split']} split")]),
         Section("Curves", figures=[(curves, "Every logged step")]),
@@ -38,10 +38,18 @@ def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, 
                  f"{results['weights'] or 'random weights'}")
 
 
-def table_section(title: str, table: Table) -> Section:
-    """A results table as a section of the page."""
-    cells = table.cells()
-    return Section(title, header=cells[0], rows=cells[1:])
+def table_section(title: str, table: Table, text: str = "") -> Section:
+    """A results table as a section of the page, the best of a column marked."""
+    cells = table.cells(lambda cell: f"{cell} *")
+    marked = any(cell.endswith(" *") for row in cells[1:] for cell in row)
+    paragraphs = [text, "* the best of its column" if marked else ""]
+    return Section(title, [part for part in paragraphs if part], header=cells[0], rows=cells[1:])
+
+
+def _reference(results: dict[str, Any]) -> str:
+    """What the figures are relative to."""
+    head = results.get("single_task_head")
+    return f"Relative to single-task networks (ST), for dense tasks with head {head}." if head else ""
 
 
 def draw_panels(transfer: Transfer, path: Path) -> Path:
@@ -61,11 +69,11 @@ def draw_panels(transfer: Transfer, path: Path) -> Path:
         image = torch.from_numpy(sample["image"]).permute(2, 0, 1)[None].to(transfer.world.device)
         with torch.no_grad():
             predictions = transfer.model(transfer.network.normalise(image), config.tasks).predictions
-        pictures = [sample["image"]]
+        pictures = [np.broadcast_to(sample["image"], (*sample["image"].shape[:2], 3))]
         for name in dense:
             task, truth = transfer.tasks[name], sample["targets"].get(name)
             array = task.from_prediction(predictions[name][0])
-            blank = np.full(sample["image"].shape, 255, np.uint8)
+            blank = np.full(pictures[0].shape, 255, np.uint8)
             pictures += [blank if truth is None else task.picture(truth, truth), task.picture(array, truth)]
         for axis, picture in zip(axes[row], pictures, strict=True):
             axis.imshow(picture)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from harness.checkpoint import load_file
 from harness.errors import UserError
 from transfer.config import TransferConfig
-from transfer.results import read_results
+from transfer.results import read_results, weights_of
 
 _OPTIONAL = ".num_batches_tracked"
 
@@ -54,25 +54,8 @@ def single_task_checkpoints(config: TransferConfig, world: Accelerator) -> dict[
         return {}
     if given != "auto":
         return _named(config)
+    config = dataclasses.replace(config, baseline_head=None)  # a column takes the weights of the same head only
     return {task: weights_of(single_task_folder(config, task, world)) for task in [*config.tasks, *config.auxiliary]}
-
-
-def weights_of(folder: str | Path) -> Path:
-    """The checkpoint whose figures are a finished run's results.
-
-    Raises:
-        UserError: it is not there.
-    """
-    folder = Path(folder)
-    try:
-        selected = yaml.safe_load((folder / "config.yaml").read_text())["evaluation"]["select"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        selected = "last"
-    names = ["best.pt", "last.pt"] if selected == "best" else ["last.pt"]
-    for path in (folder / "checkpoints" / name for name in names):
-        if path.is_file():
-            return path
-    raise UserError(f"{folder} has no checkpoints/last.pt: give the folder of a finished single-task run")
 
 
 def load_single_tasks(model: nn.Module, checkpoints: Mapping[str, Path]) -> None:

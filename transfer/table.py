@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Column:
         values = self.values[row]
         if not values:
             return "–"
-        mean = statistics.fmean(values)
+        mean = round(statistics.fmean(values), 9) or 0.0  # no minus before a rounded zero of a signed column
         if math.isnan(mean):
             return "nan"
         text = f"{mean:{'+' if self.signed else ''}.{self.digits}f}"
@@ -107,9 +107,9 @@ class Table:
         return "\n".join([rf"\begin{{tabular}}{{{layout}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
                           r"\bottomrule", r"\end{tabular}"])
 
-    def cells(self) -> list[list[str]]:
-        """Rows of plain text, the headings first."""
-        return self._cells(lambda text: text)
+    def cells(self, mark: Callable[[str], str] = str) -> list[list[str]]:
+        """Rows of plain text, the headings first; ``mark`` changes the best of a column."""
+        return self._cells(mark)
 
     def _cells(self, mark) -> list[list[str]]:
         best = [column.best() for column in self.columns]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from harness.errors import UserError
+from transfer.gradients.objective import RunObjective
+from transfer.gradients.passes import Part
 from transfer.strategies import balances, build_balance, partitions, schedules
-from transfer.strategies.base import Schedule
+from transfer.strategies.base import Schedule, Training
 from transfer.strategies.registry import PARTITIONS, SCHEDULES
 
 TASKS = ["semseg", "depth", "normals"]
@@ -43,40 +47,73 @@ def test_mistakes_are_named(name, options, message):
     assert str(caught.value).startswith(message)
 
 
-class Problem:
-    """Two quadratic tasks of one parameter vector; a part of a batch is its share of each loss."""
+class Problem(torch.nn.Module):
+    """Two quadratic tasks of one parameter vector; a part of a batch is its share of each loss.
 
-    def __init__(self, balance="equal", **options):
+    It lends its objective what a run does: see ``transfer.gradients.passes.Passes``.
+    """
+
+    def __init__(self, rule, pool=None, processes=1, lr=0.1):
+        super().__init__()
         self.value = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-        self.optimizer = torch.optim.SGD([self.value], lr=0.1)
-        self.calls = []
+        self.optimizer = torch.optim.SGD([self.value], lr=lr)
+        self.calls, units = [], {"a": ["a"], "b": ["b"]}
+        self.model = self.wrapped = self
+        self.objective = RunObjective(self, rule, units, {"a": None, "b": None}, pool, processes, seed=0)
         self.schedule: Schedule = SCHEDULES.get("shared")(
-            self.forward, build_balance(balance, ["a", "b"], **options), self.backward, self.optimizer,
-            lambda value: value)
+            Training(self, ["a", "b"], rule, self.objective, self.optimizer, None, {}, 0, units))
 
-    def forward(self, part, tasks):
-        losses = {"a": part * self.value.pow(2).sum(), "b": part * (self.value - 3).pow(2).sum()}
+    def step(self, shares):
+        ones = {name: torch.ones(1) for name in "ab"}
+        return self.schedule.step([Part(torch.zeros(1), {}, ones, share, number == len(shares) - 1)
+                                   for number, share in enumerate(shares)])
+
+    def forward(self, images, tasks=None):
+        return self.value
+
+    def losses_of(self, value, part, tasks):
+        losses = {"a": part.share * value.pow(2).sum(), "b": part.share * (value - 3).pow(2).sum()}
         return {task: losses[task] for task in tasks}
 
-    def backward(self, total, last):
+    def images(self, part):
+        return part.images
+
+    def autocast(self):
+        return nullcontext()
+
+    def exchanging(self, last):
         self.calls.append(last)
-        total.backward()
+        return nullcontext()
+
+    def scale(self):
+        return None
 
 
 @pytest.mark.parametrize("parts", [[1.0], [0.5, 0.5], [0.2, 0.3, 0.5]])
 def test_shared_is_one_step_on_the_combination_whatever_the_parts(parts):
-    problem = Problem("fixed", weights={"a": 2.0, "b": 0.5})
+    problem = Problem(build_balance("fixed", ["a", "b"], weights={"a": 2.0, "b": 0.5}))
     start = problem.value.detach().clone()
-    losses = problem.schedule.step(parts, ["a", "b"])
+    losses = problem.step(parts)
     assert torch.allclose(problem.value.detach(), start - 0.1 * (4 * start + (start - 3)))
     assert losses["a"].item() == pytest.approx(5) and losses["b"].item() == pytest.approx(29)
     assert not losses["a"].requires_grad and problem.value.grad is None
     assert problem.calls == [False] * (len(parts) - 1) + [True]
 
 
+@pytest.mark.parametrize("rule", ["equal", "fixed", "uncertainty"])
+def test_importance_comes_on_top_of_the_rule(rule):
+    plain, weighed = (Problem(build_balance(rule, ["a", "b"], **options).double(), lr=1.0)
+                      for options in ({}, {"importance": {"a": 3.0, "b": 0.0}}))
+    start = plain.value.detach().clone()
+    (plain.step([1.0]), weighed.step([1.0]))
+    of_a = {"equal": 2, "fixed": 2, "uncertainty": 1}[rule] * start
+    assert torch.allclose(weighed.value.detach(), start - 3 * of_a)
+    assert not torch.allclose(plain.value, weighed.value)
+
+
 def test_full_is_the_model_as_it_is():
     model = torch.nn.Linear(1, 1)
-    assert PARTITIONS.get("full")(model) is model
+    assert PARTITIONS.get("full")(model, seed=0) is model
 
 
 def test_a_rule_that_is_not_linear_sees_the_losses_of_the_whole_batch():
@@ -102,16 +139,23 @@ def test_a_rule_that_is_not_linear_sees_the_losses_of_the_whole_batch():
     gradients, scales = [], []
     everything = torch.stack(list(losses(start, 1.0).values()))
     for part in share:
-        value, mine = start.clone().requires_grad_(), Square(["a", "b"])
-        optimizer = torch.optim.SGD([value], lr=0.0)
-        optimizer.zero_grad = lambda **_: None
-        pool = lambda x: everything.clone() if x.shape else torch.tensor(2.0, dtype=torch.float64)  # noqa: E731
-        schedule = SCHEDULES.get("shared")(lambda p, t, v=value: losses(v, p), mine,
-                                           lambda total, last: (total * 2).backward(), optimizer, pool)
-        schedule.step([part], ["a", "b"])
-        gradients.append(value.grad / 2)  # processes average
+        mine = Square(["a", "b"])
+        problem = Problem(mine, lambda x: everything.clone() if x.shape == (2,) else x, processes=2)
+        problem.objective.exchange = lambda values: None
+        problem.optimizer.zero_grad = lambda **_: None
+        problem.step([part])
+        gradients.append(problem.value.grad)
         scales.append(mine.scale.grad)
     assert torch.allclose(sum(gradients), whole.grad)
-    assert all(torch.allclose(scale, rule.scale.grad) for scale in scales)
+    assert torch.allclose(sum(scales), rule.scale.grad)
     with pytest.raises(UserError, match="set --accumulation 1"):
-        schedule.step([0.5, 0.5], ["a", "b"])
+        problem.step([0.5, 0.5])
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"level": "params"}, "balance.level is params, and balance 'equal' reads the values of losses alone"),
+    ({"update_every": 3}, "balance.update_every is 3, and balance 'equal' reads the values of losses alone"),
+])
+def test_options_of_rules_on_gradients_are_refused_for_rules_on_losses(options, message):
+    with pytest.raises(UserError, match=message):
+        build_balance("equal", ["a", "b"], **options)

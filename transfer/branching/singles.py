@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, Subset
 
 from harness.checkpoint import load_file
 from harness.errors import UserError
-from harness.interrupts import quiet_worker
 from harness.progress import progress
 from harness.seeding import numpy_generator
 from harness.world import main_first, sum_over_processes
@@ -25,8 +23,9 @@ from transfer.branching.affinity import difficulty_affinity, task_affinity
 from transfer.branching.dissimilarity import representation_dissimilarity
 from transfer.config import TransferConfig
 from transfer.data.base import Split
-from transfer.data.loading import Evaluated, collate
+from transfer.data.loading import Evaluated, loader_options
 from transfer.network import Network, build_network
+from transfer.results import weights_of
 from transfer.tasks.base import Task, resize_prediction
 
 
@@ -81,9 +80,13 @@ def measure_task(config: TransferConfig, world: Accelerator, folder: str | Path,
     chosen = choose_images(samples, images, config.seed)
     errors = torch.full((len(chosen),), torch.nan, device=world.device)
 
+    def loader(indices: list[int]) -> DataLoader:
+        return DataLoader(Subset(Evaluated(samples, config.evaluation.size), indices), config.evaluation.batch_size,
+                          **loader_options({task: kind}, config))
+
     def batches(start: int) -> Iterator[list[Tensor]]:
         at = start
-        for batch in _loader(config, samples, chosen[start:], {task: kind}):
+        for batch in loader(chosen[start:]):
             pixels = network.normalise(batch["image"].to(world.device))
             size = (pixels.shape[-2], pixels.shape[-1])
             with world.autocast():
@@ -124,11 +127,7 @@ def load_trained(config: TransferConfig, task: Task, folder: str | Path) -> Netw
     Raises:
         UserError: there is no checkpoint, or it is of another network than the configuration describes.
     """
-    checkpoints = Path(folder) / "checkpoints"
-    best = checkpoints / "best.pt"
-    path = best if config.evaluation.select == "best" and best.exists() else checkpoints / "last.pt"
-    if not path.is_file():
-        raise UserError(f"{folder} has no {path.relative_to(folder)}: give a finished single-task run")
+    path = weights_of(folder)
     network = build_network(config, {task.name: task})
     state: Any = load_file(path)
     try:
@@ -138,10 +137,3 @@ def load_trained(config: TransferConfig, task: Task, folder: str | Path) -> Netw
         raise UserError(f"{path} is of another network than this configuration has ({reason}): give runs with the same "
                         "backbone, head and neck") from error
     return network
-
-
-def _loader(config: TransferConfig, samples: Split, chosen: list[int], tasks: dict[str, Task]) -> DataLoader:
-    workers = config.workers
-    return DataLoader(Subset(Evaluated(samples, config.evaluation.size), chosen), config.evaluation.batch_size,
-                      collate_fn=partial(collate, tasks=tasks), num_workers=workers,
-                      worker_init_fn=quiet_worker if workers else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from transfer.strategies.distance import CoveredDistance
 from transfer.strategies.registry import BALANCES, SCHEDULES
 
 Level = Literal["params", "last", "representation"]
@@ -65,7 +66,9 @@ class Balance(nn.Module):
         self.common = BalanceConfig()
 
     def observe(self, losses: Tensor, present: Tensor) -> None:
-        """Before each step: the losses of the whole batch, on their device, which must not be waited for.
+        """In each step the losses of the whole batch, before the objective, or after it where that is linear in them.
+
+        They are on their device, which must not be waited for.
 
         Args:
             losses: ``[T]``, detached; 0 for a task without labels in the batch.
@@ -185,6 +188,8 @@ class JacobianBalance(GradientBalance):
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("params", "representation")
+    #: Whether each column's direction depends on that column alone, so that the columns may come in pieces.
+    componentwise: ClassVar[bool] = False
 
     @abstractmethod
     def direction(self, jacobian: Tensor) -> Tensor:
@@ -212,16 +217,39 @@ class Objective(Protocol):
             tasks: the tasks of the objective; fewer than all where a schedule takes them apart.
 
         Returns:
-            The loss of every one of these tasks on this process's share of the batch, detached.
+            The loss of every one of these tasks on this process's share of the batch, detached; nothing,
+            and no gradient, where none of them has a label in the whole batch, so that no step is due.
         """
 
-    def losses(self, parts: Sequence[Any], tasks: Sequence[str]) -> dict[str, Tensor]:
-        """The losses alone, on this process's share of the batch, with their graph: for schedules that
-        differentiate something of their own. Gradients of them are to be summed over processes with
-        :meth:`exchange`."""
+    def sample(self, part: Any, tasks: Sequence[str]) -> Sample:
+        """One forward of one part of the batch, with its graph: for schedules that add terms of their own."""
+
+    def backward(self, total: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the gradients of a scalar on this process's share of the batch to ``.grad`` of these parameters alone,
+        in the scale that the optimiser's ``step`` expects (mixed precision); :meth:`exchange` follows, once."""
 
     def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sum ``.grad`` of these over the processes."""
+
+
+@dataclass
+class Sample:
+    """One forward of one part of a batch, with its graph.
+
+    Attributes:
+        total: the balance's terms of the tasks; a scalar whose gradients, summed over parts and processes, are those
+            of the rule on the whole batch.
+        losses: of the tasks; they add up over parts and processes. Empty where no task of them has a label in the
+            whole batch.
+        predictions: of the tasks, as the loss reads them (the first where there are several).
+        share: of the whole batch (over parts and processes) that the part is: what is a mean over images is
+            multiplied by it.
+    """
+
+    total: Tensor
+    losses: dict[str, Tensor]
+    predictions: dict[str, Tensor]
+    share: float
 
 
 @dataclass
@@ -238,6 +266,10 @@ class Training:
             ``model.parameter_groups()`` gives them).
         sizes: number of labelled training samples of each task.
         seed: of the run.
+        groups: tasks by name of their group (:func:`transfer.strategies.groups.task_groups`), in the order in which
+            a schedule takes them; each acts as one task.
+        track_distance: whether the way through the shared parameters is measured.
+        families: of the distribution that each task's predictions stand for: categorical, bernoulli or gaussian.
     """
 
     model: nn.Module
@@ -248,6 +280,9 @@ class Training:
     build_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     sizes: Mapping[str, int]
     seed: int
+    groups: dict[str, list[str]]
+    track_distance: bool = False
+    families: Mapping[str, str] = field(default_factory=dict)
 
 
 class Schedule(ABC):
@@ -264,6 +299,7 @@ class Schedule(ABC):
 
     def __init__(self, training: Training) -> None:
         self.training = training
+        self.distance = CoveredDistance(training.model.shared_parameters()) if training.track_distance else None
         balance = training.balance
         if self.joint:
             return
@@ -293,13 +329,23 @@ class Schedule(ABC):
             The loss of every task that was looked at, on this process's share of the batch, detached.
         """
 
+    def update(self, optimizer: Any) -> None:
+        """Step and clear the gradients; the way is measured where that was asked for."""
+        with self.moving():
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def moving(self) -> AbstractContextManager[None]:
+        """Around one update step of the parameters."""
+        return nullcontext() if self.distance is None else self.distance.step()
+
     def log_values(self) -> dict[str, Any]:
         """What the last step tells, the same on all processes; may wait for the device."""
-        return {}
+        return {} if self.distance is None else self.distance.log_values()
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as tensors and plain data, but for ``training.optimizer`` and the balance."""
-        return {}
+        return {} if self.distance is None else {"distance": self.distance.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back.
@@ -309,4 +355,52 @@ class Schedule(ABC):
         """
         if state.keys() != self.state_dict().keys():
             raise ValueError(f"the state of schedule '{SCHEDULES.name_of(type(self))}' has {sorted(state)}")
+        if self.distance is not None:
+            self.distance.load_state_dict(state["distance"])
 
+
+class Partition(nn.Module):
+    """Which part of the shared encoder a task uses, so that every task has a forward of its own.
+
+    It is ``model.partition`` in the network that it was put into: a ``MultiTaskModel`` as before, which runs
+    its tasks one at a time. What it remembers are its buffers, what it learns its parameters. What all
+    tasks read is no one tensor any more, so rules on gradients of the representation are refused.
+
+    In ``PARTITIONS`` are functions ``(model, *, seed, options…)`` that return the network to train, as it was
+    given or with a partition in it.
+
+    Args:
+        tasks: names, in the order of the network.
+
+    Attributes:
+        per_task: whether every task has a forward of its own.
+        task: whose forward is running; None between forwards.
+    """
+
+    per_task: ClassVar[bool] = True
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.tasks = list(tasks)
+        self.task: str | None = None
+
+    @contextmanager
+    def using(self, task: str) -> Iterator[None]:
+        """Inside, the network is that of ``task``, and its ``encode`` and ``decode`` work too."""
+        before, self.task = self.task, task
+        try:
+            yield
+        finally:
+            self.task = before
+
+    def after_step(self, step: int, steps_per_epoch: int) -> None:
+        """After each step of training, on all processes alike.
+
+        Args:
+            step: steps done since the beginning of the run, this one included.
+            steps_per_epoch: in one pass over the training split.
+        """
+
+    def log_values(self) -> dict[str, Any]:
+        """What it has to tell, the same on all processes; may wait for the device."""
+        return {}

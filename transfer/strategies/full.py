@@ -8,6 +8,6 @@ from transfer.strategies.registry import PARTITIONS
 
 
 @PARTITIONS.register("full")
-def full(model: nn.Module) -> nn.Module:
+def full(model: nn.Module, *, seed: int) -> nn.Module:
     """Every task uses every parameter that its architecture gives it: the model as it is."""
     return model

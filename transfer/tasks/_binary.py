@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from transfer.tasks._losses import count
 from transfer.tasks._pictures import gray
 from transfer.tasks.base import Task
 
@@ -13,6 +15,12 @@ class BinaryMap(Task):
     """One logit for each pixel; targets are 0 or 1, 255 ignored."""
 
     channels = 1
+    family = "bernoulli"
+
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The F-measure 2 TP / (found + true) at probability ½: accuracy says little where positives are rare."""
+        found, positive = (prediction[:, 0] > 0) & (target <= 1), target == 1
+        return torch.cat([2 * count(found & positive), count(found) + count(positive)])
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction[0].float().sigmoid().to("cpu").numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +19,7 @@ class PixelClasses(Task):
     """Cross-entropy over the labelled pixels; targets are class indices, 255 ignored."""
 
     primary = "mIoU"
+    family = "categorical"
 
     def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
         if not 2 <= len(classes) <= 255:
@@ -36,6 +38,12 @@ class PixelClasses(Task):
             full_precision(prediction), target.long(), ignore_index=self.ignored, reduction="sum"
         )
         return per_label(total, normalizer)
+
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The share of labelled pixels whose class is found."""
+        # max is several times faster than argmax over the channels on a CPU
+        hits = prediction.max(1).indices == target  # there is no class 255
+        return torch.cat([count(hits), count(target != self.ignored)])
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction.argmax(0).to("cpu").numpy().astype(np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -23,6 +24,7 @@ class Attributes(Task):
 
     dense = False
     primary = "mean_accuracy"
+    family = "bernoulli"
 
     def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
         if not classes:
@@ -42,6 +44,11 @@ class Attributes(Task):
     def loss(self, prediction: Tensor, target: Tensor, normalizer: Tensor) -> Tensor:
         total = binary_cross_entropy_sum(full_precision(prediction), target, target <= 1)
         return per_label(total, normalizer)
+
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The share of known attributes that are found."""
+        hits = (prediction > 0) == target  # a label of 255 is equal to none
+        return torch.cat([count(hits), count(target <= 1)])
 
     def metric(self) -> Metric:
         return AttributesMetric(self.channels)

@@ -34,6 +34,8 @@ class Task(ABC):
         ignored: the value of a target that means "no label".
         primary: the metric that stands for the task in Δ_MTL.
         higher_is_better: direction of the primary metric.
+        family: of the distribution that a prediction stands for: categorical (logits of exclusive classes),
+            bernoulli (a logit for each of several attributes) or gaussian (continuous values).
     """
 
     dense: ClassVar[bool] = True
@@ -41,6 +43,7 @@ class Task(ABC):
     ignored: ClassVar[float] = 255
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    family: ClassVar[str] = "gaussian"
     name: str = ""
     classes: tuple[str, ...] = ()
 
@@ -73,6 +76,35 @@ class Task(ABC):
         Returns:
             A scalar, float32 (float64 for a float64 prediction).
         """
+
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Numerator and denominator ``[2]`` of :meth:`indicator`, which add up over parts of a batch.
+
+        Args:
+            prediction: ``[B, C, H, W]``, or ``[B, C]`` for image tasks; any floating type.
+            target: labels, collated.
+
+        Returns:
+            float64, on the device, which is not waited for.
+        """
+        raise UserError(f"task '{self.name}' has no key performance indicator, which the balance asks for: define its "
+                        "indicator_counts, or choose another --balance.name")
+
+    @torch.no_grad()
+    def indicator(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The key performance indicator κ of a training batch (Guo et al. 2018): how well the task is solved.
+
+        A share between 0 and 1, where 1 is perfect; 0 without labels.
+
+        Args:
+            prediction: as for :meth:`indicator_counts`.
+            target: likewise.
+
+        Returns:
+            A scalar, float32.
+        """
+        reached, possible = self.indicator_counts(prediction, target)
+        return (reached / possible.clamp_min(1)).float()
 
     @abstractmethod
     def metric(self) -> Metric:

@@ -38,6 +38,13 @@ class Depth(Task):
         known = torch.where(target > 0, target.to(depth.dtype), depth.detach())
         return per_label(F.l1_loss(depth, known, reduction="sum"), normalizer)
 
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The share of labelled pixels with max(d / d*, d* / d) < 1.25."""
+        depth = prediction[:, 0]
+        known = target > 0
+        within = (depth < 1.25 * target) & (1.25 * depth > target) & known
+        return torch.cat([count(within), count(known)])
+
     def metric(self) -> Metric:
         return DepthMetric()
 

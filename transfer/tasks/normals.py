@@ -58,6 +58,11 @@ class Normals(Task):
             total = F.l1_loss(vectors, torch.where(known, target, vectors.detach()), reduction="sum") / 3
         return per_label(total, normalizer)
 
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The share of labelled pixels whose direction is within 30°."""
+        cosine = (unit(full_precision(prediction), 1) * target).sum(1)  # 0 without label
+        return torch.cat([count(cosine > math.cos(math.radians(30))), count((target != 0).any(1))])
+
     def metric(self) -> Metric:
         return NormalsMetric()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
@@ -23,6 +24,7 @@ class Scene(Task):
     dtype = np.int64
     ignored = -1
     primary = "accuracy"
+    family = "categorical"
 
     def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
         if len(classes) < 2:
@@ -41,6 +43,11 @@ class Scene(Task):
             full_precision(prediction), target, ignore_index=self.ignored, reduction="sum"
         )
         return per_label(total, normalizer)
+
+    def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The share of labelled images whose class is found."""
+        hits = prediction.argmax(1) == target  # a label of −1 is equal to none
+        return torch.cat([count(hits), count(target != self.ignored)])
 
     def metric(self) -> Metric:
         return Classification()

@@ -1,0 +1,386 @@
+"""The engine's gradients are those of an explicit backward pass for every task."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from uneven import GROUPS, make
+
+from harness.errors import UserError
+from harness.seeding import derive_seed
+from transfer.data.loading import Augmented, collate
+from transfer.gradients.passes import Part
+from transfer.gradients.products import Factored
+from transfer.strategies import balances, build_balance
+from transfer.strategies.base import GradientBalance, JacobianBalance
+from transfer.strategies.registry import BALANCES
+
+BATCH_NORM = "{channels: [16, 16, 32, 32]}"
+TASKS = "[semseg, depth, normals, saliency]"
+RULES = [name for name in balances() if issubclass(BALANCES.get(name), GradientBalance)]
+LEFT_OUT = {"pad_net": ("--model.head",), "mti_net": ("--model.head", "--model.output_stride")}
+WEIGHTED = [name for name in RULES if not issubclass(BALANCES.get(name), JacobianBalance)]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(threads)
+
+
+def network(*options, backbone=BATCH_NORM, double=True, tasks=TASKS, leave_out=()):
+    """A run of a tiny batch-norm network, in double precision."""
+    transfer = make([backbone, "--tasks", tasks, *options], leave_out=leave_out)
+    if double:
+        transfer.model.double()
+        images = transfer.images
+        transfer.images = lambda part: images(part).double()
+    return transfer
+
+
+def batch(transfer, indices=range(6), pieces=1):
+    """The parts of a batch; samples have labels for some tasks only."""
+    samples = Augmented(transfer.train_split, transfer.tasks, transfer.config.augmentation.build(), 0)
+    data = collate([samples[0, index] for index in indices], transfer.tasks)
+    targets, normalizers = data["targets"], transfer._normalizers(data["targets"])
+    cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
+    return [Part(images, {name: cut[name][i] for name in cut}, normalizers, 1 / pieces, i == pieces - 1)
+            for i, images in enumerate(data["image"].tensor_split(pieces))]
+
+
+def explicit(transfer, parts, inputs, tasks=None):
+    """Losses ``[T]`` and the gradients of each, ``[T][inputs]``, from T backward passes through the whole network."""
+    tasks = tasks or list(transfer.tasks)
+    losses, rows = torch.zeros(len(tasks)).double(), [[torch.zeros_like(value) for value in inputs] for _ in tasks]
+    for part in parts:
+        for number, task in enumerate(tasks):
+            output = transfer.model(transfer.images(part))
+            loss = transfer.losses_of(output, part, [task])[task]
+            found = torch.autograd.grad(loss, inputs, allow_unused=True)
+            rows[number] = [a if b is None else a + b for a, b in zip(rows[number], found, strict=True)]
+            losses[number] += loss.detach()
+    return losses, rows
+
+
+def flat(rows):
+    return torch.stack([torch.cat([value.flatten() for value in row]) for row in rows])
+
+
+def step(transfer, parts, number=0):
+    """What the objective puts into .grad."""
+    transfer.model.zero_grad(set_to_none=True)
+    transfer.objective.number = number
+    losses = transfer.objective.accumulate(parts, list(transfer.units))
+    return losses, {value: value.grad for value in transfer.model.parameters()}
+
+
+@contextlib.contextmanager
+def drawn(number=0, seed=0):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(seed, "balance", number))
+        yield
+
+
+def expected_direction(name, transfer, parts, options, present):
+    """The rule's own ``combine`` on the explicit Jacobian."""
+    shared = transfer.model.shared_parameters()
+    losses, rows = explicit(transfer, parts, shared)
+    rule = build_balance(name, list(transfer.tasks), **options)
+    chosen = [i for i, there in enumerate(present) if there]
+    with drawn(), rule.restricted(chosen):
+        if rule.draws == 1:
+            return losses, rows, rule.combine(flat(rows)[chosen], losses[chosen])
+        first, second = (flat(explicit(transfer, [part], shared)[1]) for part in parts)
+        weights = rule.weights((4 * first @ second.T)[chosen][:, chosen], losses[chosen])
+        return losses, rows, weights.to(first) @ (first + second)[chosen]
+
+
+@pytest.mark.parametrize("mode", ["kept", "lean"])
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_gets_the_explicit_jacobian(name, mode):
+    rule = BALANCES.get(name)
+    if mode == "lean" and (issubclass(rule, JacobianBalance) or rule.draws > 1):
+        with pytest.raises(UserError, match="cannot run in mode lean"):
+            network("--balance.name", name, "--balance.level", "params", "--balance.mode", "lean")
+        return
+    transfer = network("--balance.name", name, "--balance.level", "params", "--balance.mode", mode)
+    parts = batch(transfer, pieces=rule.draws)
+    losses, rows, direction = expected_direction(name, transfer, parts, {}, [True] * 4)
+    found, gradients = step(transfer, parts)
+    assert torch.allclose(torch.stack(list(found.values())), losses)
+    shared = transfer.model.shared_parameters()
+    got = torch.cat([gradients[value].flatten() for value in shared])
+    torch.testing.assert_close(got, direction.to(got), rtol=1e-6, atol=1e-9 * float(direction.abs().max()) + 1e-12)
+    weights = transfer.objective.engine.weights if rule.scale_heads else torch.ones(4)
+    for weight, task in zip(weights, transfer.tasks, strict=True):
+        own = transfer.model.task_parameters(task)
+        for value, gradient in zip(own, explicit(transfer, parts, own, [task])[1][0], strict=True):
+            torch.testing.assert_close(gradients[value], float(weight) * gradient)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "mgda", "graddrop", "gradnorm", "sdmgrad"])
+def test_a_task_without_labels_is_left_out(name):
+    transfer = network("--balance.name", name, "--balance.level", "last" if name == "gradnorm" else "params")
+    draws = transfer.balance.draws
+    parts = batch(transfer, [10, 12, 13, 14], pieces=draws)  # no saliency
+    assert transfer.objective._present(parts[0], range(4)).tolist() == [True, True, True, False]
+    found, gradients = step(transfer, parts)
+    assert float(found["saliency"]) == 0
+    if name != "gradnorm":
+        _, _, direction = expected_direction(name, transfer, parts, {}, [True, True, True, False])
+        got = torch.cat([gradients[value].flatten() for value in transfer.model.shared_parameters()])
+        torch.testing.assert_close(got, direction.to(got), rtol=1e-6, atol=1e-12)
+    if not transfer.objective.engine.jacobian_rule:
+        assert transfer.objective.engine.weights[3] == 0
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_representation_level_has_the_gramian_of_the_whole_batch_and_one_encoder_pass(name, monkeypatch):
+    if "representation" not in BALANCES.get(name).levels or BALANCES.get(name).draws > 1:
+        with pytest.raises(UserError, match="set --balance.level"):
+            network("--balance.name", name, "--balance.level", "representation")
+        return
+    transfer = network("--balance.name", name, "--balance.level", "representation")
+    (part,) = batch(transfer)
+    model = transfer.model
+    features = [value.detach().requires_grad_() for value in model.encode(transfer.images(part))]
+    output = model.decode(features, part.images.shape[-2:])
+    losses = list(transfer.losses_of(output, part, list(transfer.tasks)).values())
+    rows = flat([torch.autograd.grad(loss, features[-1:], retain_graph=True) for loss in losses])
+    rule = build_balance(name, list(transfer.tasks))
+    with drawn():
+        weights = rule.weights(rows @ rows.T, torch.stack(losses).detach())
+    encodings = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda images: encodings.append(1) or encode(images))
+    _, gradients = step(transfer, [part])
+    torch.testing.assert_close(transfer.objective.engine.weights, weights.double(), rtol=1e-6, atol=1e-9)
+    shared = model.shared_parameters()
+    monkeypatch.undo()
+    direction = weights.double() @ flat(explicit(transfer, [part], shared)[1])
+    torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
+    assert len(encodings) == 1
+
+
+def test_graddrop_at_the_representation():
+    """Signs are those of gradient times activation, with one draw for a component."""
+    transfer = network("--balance.name", "graddrop")
+    (part,) = batch(transfer)
+    model = transfer.model
+    features = model.encode(transfer.images(part))
+    leaves = [value.detach().requires_grad_() for value in features]
+    losses = transfer.losses_of(model.decode(leaves, part.images.shape[-2:]), part, list(transfer.tasks)).values()
+    rows = torch.stack([torch.autograd.grad(loss, leaves[-1], retain_graph=True)[0].flatten() for loss in losses])
+    rule = build_balance("graddrop", list(transfer.tasks))
+    rule.inputs = leaves[-1].detach().flatten()
+    with drawn():
+        cotangent = rule.direction(rows)
+    shared = model.shared_parameters()
+    direction = torch.autograd.grad(features[-1], shared, cotangent.view_as(features[-1]))
+    _, gradients = step(transfer, [part])
+    torch.testing.assert_close([gradients[value] for value in shared], list(direction))
+
+
+@pytest.mark.parametrize("options", [["--balance.name", "cagrad"], ["--balance.name", "gradnorm"],
+                                     ["--balance.name", "mgda_ub"], ["--balance.name", "graddrop"],
+                                     ["--balance.name", "graddrop", "--balance.level", "params"],
+                                     ["--balance.name", "pcgrad", "--balance.level", "last"]])
+def test_accumulation_gives_the_direction_of_the_whole_batch(options):
+    """With group norm the images of a batch do not see each other."""
+    transfer = network(*options, backbone=GROUPS)
+    if options[1] == "graddrop" and len(options) == 2:  # its draws are for each part: use one where none matters
+        transfer.balance.direction = lambda jacobian: jacobian.sum(0)
+    whole = step(transfer, batch(transfer))
+    parts = step(transfer, batch(transfer, pieces=3))
+    for task, loss in whole[0].items():
+        torch.testing.assert_close(parts[0][task], loss)
+    for name, value in transfer.model.named_parameters():
+        torch.testing.assert_close(parts[1][value], whole[1][value], msg=name)
+
+
+def test_running_averages_move_once_whatever_the_passes():
+    plain, again = (network("--balance.name", "mgda_ub") for _ in range(2))
+    again.model.load_state_dict(plain.model.state_dict())
+    for part in batch(plain, pieces=2):
+        plain.model(plain.images(part))
+    step(again, batch(again, pieces=2))
+    for (name, value), other in zip(plain.model.named_buffers(), again.model.buffers(), strict=True):
+        torch.testing.assert_close(other, value, msg=name)
+
+
+@pytest.mark.parametrize("model", ["cross_stitch", "pad_net", "mti_net", "mtan", "branched", "astmt"])
+@pytest.mark.parametrize("level", ["params", "last"])
+def test_other_architectures(model, level):
+    """Encoders of their own, shared parameters in decoders, terms that a model adds to losses."""
+    options = {"branched": ["--model.tree", "[[[semseg, depth]], [[semseg, depth]], [[semseg], [depth]], "
+                                            "[[semseg], [depth]]]"]}.get(model, [])
+    transfer = network("--balance.name", "cagrad", "--balance.level", level, "--model.name", model, *options,
+                       tasks="[semseg, depth]", leave_out=LEFT_OUT.get(model, ()))
+    parts = batch(transfer)
+    shared = transfer.model.shared_parameters()
+    chosen = transfer.model.last_shared_parameters() if level == "last" else shared
+    _, rows = explicit(transfer, parts, shared)
+    counted = flat([[value for value, parameter in zip(row, shared, strict=True)
+                     if any(parameter is one for one in chosen)] for row in rows])
+    weights = build_balance("cagrad", list(transfer.tasks)).weights(counted @ counted.T)
+    _, gradients = step(transfer, parts)
+    torch.testing.assert_close(transfer.objective.engine.weights, weights, rtol=1e-6, atol=1e-9)
+    for parameter, *values in zip(shared, *rows, strict=True):
+        torch.testing.assert_close(gradients[parameter] if gradients[parameter] is not None else 0 * parameter,
+                                   sum(w * v for w, v in zip(weights.tolist(), values, strict=True)))
+    for task in transfer.tasks:
+        own = transfer.model.task_parameters(task)
+        for value, gradient in zip(own, explicit(transfer, parts, own, [task])[1][0], strict=True):
+            torch.testing.assert_close(gradients[value], gradient)
+
+
+def test_an_encoder_parameter_of_one_task_has_that_tasks_gradient():
+    """A head that reads a map which no other reads: with a neck of laterals, for a dense and an image task."""
+    for level in ("params", "representation", "last"):
+        transfer = network("--balance.name", "mgda", "--balance.level", level, "--model.neck", "fpn",
+                           tasks="[semseg, scene]")
+        parts = batch(transfer)
+        _, gradients = step(transfer, parts)
+        assert transfer.objective.engine._in_encoder
+        for task in transfer.tasks:
+            own = transfer.model.task_parameters(task)
+            for value, gradient in zip(own, explicit(transfer, parts, own, [task])[1][0], strict=True):
+                torch.testing.assert_close(gradients[value], gradient)
+        AcceleratorState._reset_state(True)
+
+
+def test_frozen_layers():
+    transfer = network("--balance.name", "pcgrad")
+    for value in transfer.model.encoder.backbone.conv1.parameters():
+        value.requires_grad_(False)
+    from transfer.gradients.engine import GradientEngine
+
+    engine = transfer.objective.engine
+    transfer.objective.engine = GradientEngine(transfer, transfer.balance, transfer.units, engine.pool, 1, 0)
+    parts = batch(transfer)
+    _, gradients = step(transfer, parts)
+    assert all(gradients[value] is None for value in transfer.model.encoder.backbone.conv1.parameters())
+    shared = [value for value in transfer.model.shared_parameters() if value.requires_grad]
+    jacobian = flat(explicit(transfer, parts, shared)[1])
+    with drawn():
+        direction = build_balance("pcgrad", list(transfer.tasks)).combine(jacobian)
+    torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
+
+
+@pytest.mark.parametrize("partition", ["task_routing", "squeeze_excite"])
+def test_a_forward_for_each_task(partition):
+    transfer = network("--balance.name", "cagrad", "--partition.name", partition)
+    parts = batch(transfer)
+    shared = transfer.model.shared_parameters()
+    _, rows = explicit(transfer, parts, shared)
+    _, gradients = step(transfer, parts)
+    direction = build_balance("cagrad", list(transfer.tasks)).combine(flat(rows))
+    got = torch.cat([(gradients[value] if gradients[value] is not None else torch.zeros_like(value)).flatten()
+                     for value in shared])
+    torch.testing.assert_close(got, direction, rtol=1e-6, atol=1e-9)
+    with pytest.raises(UserError, match="a partition gives each task a forward of its own"):
+        AcceleratorState._reset_state(True)
+        network("--balance.name", "mgda_ub", "--partition.name", partition)
+
+
+def test_weights_stay_between_solutions():
+    transfer = network("--balance.name", "mgda", "--balance.update_every", "3")
+    first, second = batch(transfer), batch(transfer, [1, 4, 6, 7, 8, 9])
+    step(transfer, first, number=3)
+    weights = transfer.objective.engine.weights.clone()
+    _, gradients = step(transfer, second, number=4)
+    assert torch.equal(weights, transfer.objective.engine.weights)
+    shared = transfer.model.shared_parameters()
+    direction = weights @ flat(explicit(transfer, second, shared)[1])
+    torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
+    step(transfer, second, number=6)
+    assert not torch.equal(weights, transfer.objective.engine.weights)
+
+
+def test_groups_of_tasks_are_rows():
+    transfer = network("--balance.name", "mgda", "--schedule.groups", "[[semseg, depth]]")
+    assert list(transfer.units) == ["semseg+depth", "normals", "saliency"]
+    parts = batch(transfer)
+    shared = transfer.model.shared_parameters()
+    rows = flat(explicit(transfer, parts, shared)[1])
+    transfer.model.zero_grad(set_to_none=True)
+    transfer.objective.accumulate(parts, transfer.training.tasks)
+    direction = build_balance("mgda", ["a", "b", "c"]).combine(torch.stack([rows[0] + rows[1], rows[2], rows[3]]))
+    torch.testing.assert_close(torch.cat([value.grad.flatten() for value in shared]), direction)
+
+
+def test_kernels_seen_through_their_factors():
+    """A deep, wide layer with few places is never formed, and its numbers are the same."""
+    transfer = network("--balance.name", "mgda", backbone="{channels: [16, 32, 64, 128]}")
+    seen = []
+    gramian = Factored.gramian
+    parts = batch(transfer, [1, 2])
+    shared = transfer.model.shared_parameters()
+    rows = flat(explicit(transfer, parts, shared)[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Factored, "gramian", lambda self: seen.append(1) or gramian(self))
+        _, gradients = step(transfer, parts)
+    assert seen
+    torch.testing.assert_close(transfer.objective.engine._gramian, rows @ rows.T)
+    direction = build_balance("mgda", list(transfer.tasks)).combine(rows)
+    torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
+
+
+def test_bfloat16_is_near(monkeypatch):
+    options = ["--balance.name", "cagrad", "--mixed_precision"]
+    full = network(*options, "no", backbone=GROUPS, double=False)
+    parts = batch(full)
+    _, expected = step(full, parts)
+    AcceleratorState._reset_state(True)
+    half = network(*options, "bf16", backbone=GROUPS, double=False)
+    half.model.load_state_dict(full.model.state_dict())
+    _, found = step(half, parts)
+    a, b = (torch.cat([gradients[value].flatten() for value in run.model.shared_parameters()])
+            for run, gradients in ((full, expected), (half, found)))
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.995
+    assert all(value.dtype is torch.float32 for value in found.values() if value is not None)
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    transfer = network("--balance.name", "nash_mtl", double=False)
+    (part,) = batch(transfer)
+    loss = transfer.tasks["depth"].loss
+    transfer.tasks["depth"].loss = lambda *arguments: loss(*arguments) * torch.inf
+    samples = Augmented(transfer.train_split, transfer.tasks, transfer.config.augmentation.build(), 0)
+    transfer.train_step(collate([samples[0, index] for index in range(4)], transfer.tasks))
+    assert transfer.trouble == "the gradient of depth is not finite in step 1"
+    assert not transfer.loss.isfinite()
+
+
+def test_what_is_logged():
+    transfer = network("--balance.name", "pcgrad")
+    parts = batch(transfer)
+    rows = flat(explicit(transfer, parts, transfer.model.shared_parameters())[1])
+    step(transfer, parts)
+    told = transfer.objective.log_values(torch.ones(4))
+    names = list(transfer.tasks)
+    assert told["gradient_norm"] == pytest.approx(dict(zip(names, rows.norm(dim=1).tolist(), strict=True)))
+    cosine = torch.nn.functional.cosine_similarity(rows[0], rows[2], dim=0)
+    assert told["cosine"][f"{names[0]}|{names[2]}"] == pytest.approx(float(cosine))
+    assert told["conflicts"] == pytest.approx(sum(value < 0 for value in told["cosine"].values()) / 6)
+    assert told["weights"].keys() == set(names)
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--balance.name", "mgda_ub", "--model.name", "cross_stitch"], "have encoders of their own: set --balance.level"),
+    (["--balance.name", "graddrop", "--balance.level", "last"], "cannot work at level 'last'"),
+    (["--balance.name", "graddrop", "--balance.update_every", "2"], "leave --balance.update_every out"),
+    (["--balance.name", "mgda", "--balance.update_every", "0"], "set it to 1 or more"),
+    (["--balance.name", "mgda", "--schedule.name", "individual"], "takes the tasks apart: choose --schedule.name sha"),
+    (["--balance.name", "equal", "--balance.level", "last"], "reads the values of losses alone"),
+    (["--balance.name", "equal", "--balance.importance", "{dept: 2}"], "has a weight for 'dept'"),
+])
+def test_what_is_impossible_is_refused_with_its_reason(options, message):
+    with pytest.raises(UserError, match=message):
+        network(*options)

@@ -1,0 +1,479 @@
+"""One step's direction from the gradients of several losses.
+
+Never T full backward passes. The graph is cut at the representation: each head goes backward once, to
+the cotangents of the representation (:meth:`GradientEngine._look`); these go down through the encoder
+together (:mod:`transfer.gradients.pullback`), for their Gramian; the rule turns that into weights, with
+one wait for the device; and the weighted sum finishes the step: of what was held (*kept*), or by one
+more product (*lean*). For rules at the level of the representation that one product is all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.seeding import derive_seed
+from transfer.gradients.gradient_statistics import gradient_statistics
+from transfer.gradients.jacobian import Jacobian, add_to, crossed
+from transfer.gradients.memory import fits
+from transfer.gradients.passes import Part, Passes, RandomState, untouched
+from transfer.gradients.products import Formed, Products, full
+from transfer.gradients.pullback import pull_back
+from transfer.strategies.base import GradientBalance, JacobianBalance
+from transfer.strategies.registry import BALANCES
+
+
+@dataclass
+class _Look:
+    """What was seen of a part of the batch.
+
+    Args:
+        part: the part.
+        losses: of the units ``[T]``, detached.
+        outputs: tensors of the representation, with their graph where it is held; none where tasks have
+            no representation in common.
+        cotangents: of these, by position, ``[T, …]``.
+        direct: rows ``[T, …]`` of shared parameters that the heads reach themselves.
+        random: what the encoder's forward began from.
+    """
+
+    part: Part
+    losses: Tensor
+    outputs: list[Tensor] = field(default_factory=list)
+    cotangents: dict[int, Tensor] = field(default_factory=dict)
+    direct: dict[Tensor, Tensor] = field(default_factory=dict)
+    random: RandomState | None = None
+
+
+class GradientEngine:
+    """Puts a rule's direction into ``.grad``.
+
+    Parameters of one task (or group) alone get its gradient; shared ones get the rule's direction.
+
+    Args:
+        passes: forward passes of the run.
+        balance: the rule; its ``tasks`` are the names of ``units``.
+        units: the tasks of each row of the Jacobian.
+        pool: sums a tensor over the processes.
+        processes: how many there are.
+        seed: of the run.
+
+    Attributes:
+        weights: of the last solution, ``[T]``.
+        trouble: what was wrong with the gradients of the last step; empty when nothing was.
+
+    Raises:
+        UserError: the rule cannot work on this architecture, or with these options.
+    """
+
+    def __init__(self, passes: Passes, balance: GradientBalance, units: dict[str, list[str]],
+                 pool: Callable[[Tensor], Tensor], processes: int, seed: int) -> None:
+        self.passes, self.balance, self.units = passes, balance, units
+        self.pool, self.processes, self.seed = pool, processes, seed
+        self.tasks = [task for tasks in units.values() for task in tasks]
+        common, model = balance.common, passes.model
+        self.name = BALANCES.name_of(type(balance))
+        self.level = common.level or balance.level
+        self.scale_heads = balance.scale_heads if common.scale_heads is None else common.scale_heads
+        self.per_task = getattr(getattr(model, "partition", None), "per_task", False)
+        self.cuts = model.shared_representation and not self.per_task
+        self.jacobian_rule = isinstance(balance, JacobianBalance)
+        self._check()
+        self.shared = [value for value in model.shared_parameters() if value.requires_grad]
+        chosen = model.last_shared_parameters() if self.level == "last" else self.shared
+        self.chosen = [value for value in chosen if value.requires_grad]
+        if not self.chosen and len(units) > 1:
+            raise UserError(f"balance '{self.name}' looks at {'the last' if self.level == 'last' else 'a'} layer that "
+                            f"all tasks share, and {type(model).__name__} has none that is trained: choose a rule on "
+                            "losses, or another architecture")
+        shared = {id(value) for value in self.shared}
+        own = [{id(value): value for task in tasks for value in model.task_parameters(task)}
+               for tasks in units.values()]
+        self.own = [[value for key, value in values.items() if value.requires_grad and key not in shared]
+                    for values in own]
+        self.keeps = self._keeps()
+        self.weights = torch.ones(len(units), dtype=torch.float64)
+        self.trouble = ""
+        self._in_encoder: dict[Tensor, tuple[int, int]] | None = None
+        self._gramian = torch.zeros(len(units), len(units), dtype=torch.float64)
+        self._present = torch.zeros(len(units), dtype=torch.bool)
+
+    def _check(self) -> None:
+        balance, common = self.balance, self.balance.common
+        if self.level not in balance.levels:
+            raise UserError(f"balance '{self.name}' cannot work at level '{self.level}': set --balance.level "
+                            f"{' or '.join(balance.levels)}")
+        if self.level == "representation" and not self.cuts:
+            why = "a partition gives each task a forward of its own" if self.per_task else \
+                f"in {type(self.passes.model).__name__} tasks have encoders of their own"
+            raise UserError(f"balance '{self.name}' works on the representation that all tasks read, and {why}: set "
+                            "--balance.level params, or choose another rule")
+        if self.level == "representation" and balance.draws > 1:
+            raise UserError(f"balance '{self.name}' compares parts of a batch, whose representations are of different "
+                            "images: set --balance.level params")
+        if common.update_every < 1:
+            raise UserError(f"balance.update_every is {common.update_every}: set it to 1 or more")
+        if self.jacobian_rule and (common.update_every > 1 or common.importance):
+            option = "update_every" if common.update_every > 1 else "importance"
+            raise UserError(f"balance '{self.name}' gives a direction and no weights: leave --balance.{option} out")
+
+    def _keeps(self) -> bool:
+        """Whether all products are held until the weights are known."""
+        mode = self.balance.common.mode
+        if self.level != "params":
+            return False
+        reason = "it needs all gradients at once" if self.jacobian_rule or self.balance.draws > 1 else \
+            "there is no representation of all tasks to begin again from" if not self.cuts else ""
+        if mode == "lean" and reason:
+            raise UserError(f"balance '{self.name}' cannot run in mode lean, since {reason}: set --balance.mode kept")
+        return bool(reason) or mode == "kept" or (mode == "auto" and fits(self.shared, len(self.units)))
+
+    # -- a step -----------------------------------------------------------------------------------
+
+    def step(self, parts: Sequence[Part], present: Tensor, number: int) -> Tensor:
+        """Accumulate the rule's direction for one batch into ``.grad``; returns the units' losses ``[T]``.
+
+        Args:
+            parts: the batch.
+            present: ``[T]``, bool, on the device: which units have labels in the batch.
+            number: of the step in the run.
+        """
+        self.trouble = ""
+        self._own_gradients: list[list[Tensor | None]] = [[None] * len(own) for own in self.own]
+        alone = len(parts) == 1
+        if number % self.balance.common.update_every:
+            looks = [self._look(part, graph=alone) for part in parts]
+            self._apply(looks, self.weights, below=True)
+        elif self.level == "representation":
+            looks = [self._look(part, graph=alone) for part in parts]
+            self._at_representation(looks, present, number)
+        else:
+            looks = self._at_parameters(parts, present, number)
+        return torch.stack([look.losses for look in looks]).sum(0)
+
+    def _at_representation(self, looks: list[_Look], present: Tensor, number: int) -> None:
+        gramian = torch.zeros(len(self.units), len(self.units)).to(looks[0].losses)
+        for look in looks:  # rows are values in single images: their inner products add up
+            for values in look.cotangents.values():
+                rows = full(values.flatten(1))
+                gramian += rows @ rows.T
+        losses = torch.stack([look.losses for look in looks]).sum(0)
+        if self.processes > 1:
+            pooled = self.pool(torch.cat([gramian.flatten(), losses]))
+            gramian, losses = pooled[:gramian.numel()].view_as(gramian), pooled[gramian.numel():]
+        if not self.jacobian_rule:
+            self._apply(looks, self._solve(gramian, losses, present, number), below=True)
+            return
+        if (len(looks) > 1 or self.processes > 1) and not self.balance.componentwise:
+            raise UserError(f"balance '{self.name}' needs the representation of the whole batch at once: set "
+                            "--accumulation 1 and use one process, or set --balance.level params")
+        rows = self._watch(gramian, losses, present)
+        directions = []
+        for look in looks:
+            jacobian = torch.cat([full(values.flatten(1)) for values in look.cotangents.values()], 1)
+            self.balance.inputs = torch.cat([full(look.outputs[i].detach().flatten()) for i in look.cotangents])
+            sizes = [values[0].numel() for values in look.cotangents.values()]
+            directions.append(self._direction(jacobian, rows, number).split(sizes))
+            self.balance.inputs = None
+        self._apply(looks, torch.ones(len(self.units), dtype=torch.float64), directions, below=True)
+
+    def _at_parameters(self, parts: Sequence[Part], present: Tensor, number: int) -> list[_Look]:
+        halves, several = self._halves(parts), len(parts) > 1
+        keep = self.keeps or (several and self.level == "params")
+        if keep and self.balance.common.mode == "lean":
+            raise UserError("--balance.mode lean frees gradients, and those of a batch's parts must be added up first: "
+                            "set --accumulation 1, or --balance.mode kept")
+        counted = {id(value) for value in self.chosen}
+        pool = self.pool if self.processes > 1 else None
+        jacobians = [Jacobian(len(self.units), keep=keep or self.balance.draws > 1, pool=pool, parts=len(half),
+                              counted=counted) for half in halves]
+        looks = []
+        for half, jacobian in zip(halves, jacobians, strict=True):
+            for part in half:
+                look = self._look(part, graph=True)
+                self._collect(look, jacobian, self.shared if keep else self.chosen)
+                if keep:
+                    look = _Look(part, look.losses)
+                elif several:  # gone down from a second time, when the weights are known
+                    look.outputs = [value.detach() for value in look.outputs]
+                looks.append(look)
+            jacobian.close()
+        losses = torch.stack([look.losses for look in looks]).sum(0)
+        losses = self.pool(losses) if pool else losses
+        gramian = jacobians[0].gramian() if len(jacobians) == 1 else crossed(*jacobians)
+        if self.jacobian_rule:
+            rows = self._watch(gramian, losses, present)
+            direction = self._direction(jacobians[0].rows(self.chosen), rows, number)
+            for parameter, values in zip(self.chosen, direction.split([v.numel() for v in self.chosen]), strict=True):
+                if parameter in jacobians[0].held:
+                    add_to(parameter, values)
+            self._finish_own(torch.ones(len(self.units), dtype=torch.float64))
+            return looks
+        weights = self._solve(gramian, losses, present, number)
+        if not keep:
+            self._apply(looks, weights)
+            return looks
+        on_device = weights.to(losses)
+        for jacobian in jacobians:
+            for parameter, products in jacobian.held.items():
+                add_to(parameter, products.weighted(on_device))
+        self._finish_own(weights)
+        return looks
+
+    def _halves(self, parts: Sequence[Part]) -> list[Sequence[Part]]:
+        draws = self.balance.draws
+        if len(parts) < draws:
+            raise UserError(f"balance '{self.name}' compares {draws} parts of a batch, and a process has only "
+                            f"{sum(len(part.images) for part in parts)} of its images: set --batch_size to at least "
+                            f"{draws * self.processes}")
+        size = len(parts) // draws
+        return [parts[i * size:] if i == draws - 1 else parts[i * size:(i + 1) * size] for i in range(draws)]
+
+    # -- the rule ---------------------------------------------------------------------------------
+
+    def _solve(self, gramian: Tensor | None, losses: Tensor, present: Tensor, number: int) -> Tensor:
+        """The rule's weights ``[T]``, float64 on the CPU."""
+        rows = self._watch(gramian, losses, present)
+        weights = torch.zeros(len(self.units), dtype=torch.float64)
+        if self.trouble:
+            weights.fill_(torch.nan)
+        elif rows:
+            needed = self._losses[rows] if self.balance.needs_losses else None
+            with self._random(number), self.balance.restricted(rows):
+                weights[rows] = self.balance.weights(self._gramian[rows][:, rows], needed).double()
+        self.weights = weights * self._importance()
+        return self.weights
+
+    def _direction(self, jacobian: Tensor, rows: list[int], number: int) -> Tensor:
+        if not rows:
+            return torch.zeros_like(jacobian[0])
+        with self._random(number), self.balance.restricted(rows):
+            return self.balance.direction(jacobian[rows])
+
+    def _watch(self, gramian: Tensor | None, losses: Tensor, present: Tensor) -> list[int]:
+        """Bring to the CPU what the rule reads, in one wait; returns the rows that have labels."""
+        count = len(self.units)
+        if gramian is None:
+            gramian = torch.zeros(count, count, device=losses.device)
+        scale = self.passes.scale()
+        if scale is not None:
+            gramian = gramian / scale / scale
+        read = torch.cat([gramian.double().flatten(), losses.double(), present.double()]).cpu()
+        self._gramian, self._losses = read[:count * count].view(count, count), read[-2 * count:-count]
+        self._present = read[-count:] > 0
+        rows = self._present.nonzero().flatten().tolist()
+        bad = [name for i, name in enumerate(self.units) if i in rows and not self._gramian[i, i].isfinite()]
+        if bad:
+            self.trouble = f"the gradient of {', '.join(bad)} is not finite"
+        return rows
+
+    def _random(self, number: int) -> Any:
+        """Random draws of the rule: the same on all processes, and of this step alone."""
+        device = self.shared[0].device if self.shared else torch.device("cpu")
+        return _seeded(derive_seed(self.seed, "balance", number), device)
+
+    def _importance(self) -> Tensor:
+        given = self.balance.common.importance
+        return torch.tensor([sum(given.get(task, 1.0) for task in tasks) / len(tasks) for tasks in self.units.values()],
+                            dtype=torch.float64)
+
+    # -- passes -----------------------------------------------------------------------------------
+
+    def _look(self, part: Part, graph: bool) -> _Look:
+        """Forward, and backward through the heads.
+
+        Args:
+            part: of the batch.
+            graph: whether the encoder's graph is needed.
+        """
+        model, passes = self.passes.model, self.passes
+        if self.per_task:
+            return self._look_one_by_one(part)
+        images = passes.images(part)
+        random = RandomState(images.device)
+        with passes.autocast():
+            if self.cuts:
+                with torch.set_grad_enabled(graph):
+                    outputs = list(model.encode(images))
+                leaves = [value.detach().requires_grad_() for value in outputs]
+                output = model.decode(leaves, images.shape[-2:])
+            else:
+                outputs, leaves = [], []
+                output = model(images)
+        losses = passes.losses_of(output, part, self.tasks)
+        totals = [sum(losses[task] for task in tasks) for tasks in self.units.values()]
+        rows = [self._row(total, number, [*leaves, *self.shared], retain=number < len(totals) - 1)
+                for number, total in enumerate(totals)]
+        columns = [_stack([row[i] for row in rows], value) for i, value in enumerate([*leaves, *self.shared])]
+        return _Look(part, torch.stack([total.detach() for total in totals]), outputs,
+                     {i: values for i, values in enumerate(columns[:len(leaves)]) if values is not None},
+                     {value: values for value, values in zip(self.shared, columns[len(leaves):], strict=True)
+                      if values is not None}, random)
+
+    def _look_one_by_one(self, part: Part) -> _Look:
+        """With a forward for each task: one graph at a time."""
+        rows, totals = [], []
+        for number, tasks in enumerate(self.units.values()):
+            sums: list[Tensor | None] = [None] * len(self.shared)
+            value = 0
+            for task in tasks:
+                with self.passes.autocast():
+                    output = self.passes.model(self.passes.images(part), [task])
+                loss = self.passes.losses_of(output, part, [task])[task]
+                row = self._row(loss, number, self.shared, retain=False)
+                sums = [new if old is None else old if new is None else old + new
+                        for old, new in zip(sums, row, strict=True)]
+                value = value + loss.detach()
+            rows.append(sums)
+            totals.append(value)
+        columns = [_stack([row[i] for row in rows], value) for i, value in enumerate(self.shared)]
+        direct = {value: values for value, values in zip(self.shared, columns, strict=True) if values is not None}
+        return _Look(part, torch.stack(totals), direct=direct)
+
+    def _row(self, loss: Tensor, number: int, inputs: list[Tensor], retain: bool) -> list[Tensor | None]:
+        """Gradients of a loss of a unit with respect to ``inputs``; those of its own parameters are put aside."""
+        scale, own = self.passes.scale(), self._own_gradients[number]
+        found = torch.autograd.grad(loss if scale is None else loss * scale, [*inputs, *self.own[number]],
+                                    retain_graph=retain, allow_unused=True)
+        for i, value in enumerate(found[len(inputs):]):
+            if value is not None:
+                own[i] = value if own[i] is None else own[i] + value
+        return list(found[:len(inputs)])
+
+    def _collect(self, look: _Look, jacobian: Jacobian, parameters: Sequence[Tensor]) -> None:
+        """Rows of the Jacobian from what was seen of a part: down through the encoder, and the heads' own."""
+        reached: set[Tensor] = set()
+        below = self._below()
+
+        def take(parameter: Tensor, products: Products) -> None:
+            if parameter in below:
+                self._take_own(*below[parameter], products)
+                return
+            reached.add(parameter)
+            direct = look.direct.get(parameter)
+            if direct is not None:
+                products = Formed(products.rows().view_as(direct) + direct)
+            jacobian.add(parameter, products)
+
+        if look.cotangents:
+            pull_back([look.outputs[i] for i in look.cotangents], list(look.cotangents.values()),
+                      [*parameters, *below], take, factors=jacobian.may_factor)
+        wanted = {id(value) for value in parameters}
+        for parameter, values in look.direct.items():
+            if parameter not in reached and id(parameter) in wanted:
+                jacobian.add(parameter, Formed(values))
+
+    def _apply(self, looks: Sequence[_Look], weights: Tensor,
+               directions: Sequence[Sequence[Tensor]] | None = None, below: bool = False) -> None:
+        """One product, of the weighted cotangents, for each part of the batch.
+
+        Args:
+            looks: at the parts.
+            weights: ``[T]``.
+            directions: what takes the place of the weighted cotangents, for each part.
+            below: whether parameters of the encoder that one unit alone reaches still lack their gradient.
+        """
+        local = weights.to(looks[0].losses)
+        before = [value.grad for value in self.shared]
+        for value in self.shared:
+            value.grad = None
+        for number, look in enumerate(looks):
+            for parameter, values in look.direct.items():
+                add_to(parameter, Formed(values).weighted(local))
+            if not look.cotangents:
+                continue
+            combined = [torch.tensordot(local.to(values), values, 1) for values in look.cotangents.values()] \
+                if directions is None else \
+                [piece.view_as(look.outputs[i]) for i, piece in zip(look.cotangents, directions[number], strict=True)]
+            with self._again(look) if len(looks) > 1 else nullcontext(look.outputs) as outputs:
+                self._down(look, outputs, combined, below)
+        self.exchange(self.shared)
+        for value, old in zip(self.shared, before, strict=True):
+            if old is not None:
+                value.grad = old if value.grad is None else value.grad.add_(old)
+        self._finish_own(weights)
+
+    def _down(self, look: _Look, outputs: Sequence[Tensor], combined: Sequence[Tensor], below: bool) -> None:
+        """Combined cotangents through the encoder, into ``.grad`` of the shared parameters."""
+        if below and (own := self._below()):
+            pull_back([outputs[i] for i in look.cotangents], list(look.cotangents.values()), own,
+                      lambda parameter, products: self._take_own(*own[parameter], products))
+        pairs = [(outputs[i], values.to(outputs[i].dtype)) for i, values in zip(look.cotangents, combined, strict=True)
+                 if outputs[i].requires_grad]
+        if pairs:
+            torch.autograd.backward([output for output, _ in pairs], [values for _, values in pairs],
+                                    inputs=self.shared)
+
+    def _below(self) -> dict[Tensor, tuple[int, int]]:
+        """Parameters of single units that their heads do not reach: they are in the encoder. With unit and position."""
+        if self._in_encoder is None:
+            self._in_encoder = {parameter: (number, i) for number, own in enumerate(self.own)
+                                for i, parameter in enumerate(own) if self._own_gradients[number][i] is None}
+        return self._in_encoder if self.cuts else {}
+
+    def _take_own(self, number: int, i: int, products: Products) -> None:
+        unit = torch.zeros(len(self.units))
+        unit[number] = 1
+        gradient, known = products.weighted(unit), self._own_gradients[number][i]
+        self._own_gradients[number][i] = gradient if known is None else known + gradient
+
+    @contextmanager
+    def _again(self, look: _Look) -> Iterator[list[Tensor]]:
+        """The representation with its graph, computed once more, so that one part's is there at a time."""
+        look.random.restore()
+        with untouched(self.passes.model):  # until the graph, which has saved the buffers, is done with
+            with self.passes.autocast():
+                outputs = list(self.passes.model.encode(self.passes.images(look.part)))
+            yield outputs
+
+    def _finish_own(self, weights: Tensor) -> None:
+        factors = weights.tolist() if self.scale_heads else [1.0] * len(self.own)
+        for parameters, gradients, factor in zip(self.own, self._own_gradients, factors, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    if self.processes > 1:
+                        gradient = self.pool(gradient)
+                    add_to(parameter, gradient if factor == 1.0 else gradient * factor)
+        self._own_gradients = [[None] * len(own) for own in self.own]
+
+    def exchange(self, parameters: Sequence[Tensor]) -> None:
+        """Sum ``.grad`` over the processes."""
+        if self.processes > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.pool(parameter.grad)
+
+    # -- what is told and remembered --------------------------------------------------------------
+
+    def log_values(self) -> dict[str, Any]:
+        """Weights, norms, cosines and conflicts of the last solution."""
+        names = list(self.units)
+        return {"weights": dict(zip(names, self.weights.tolist(), strict=True)) if not self.jacobian_rule else {},
+                **gradient_statistics(self._gramian, self._present, names)}
+
+
+def _stack(rows: list[Tensor | None], like: Tensor) -> Tensor | None:
+    """``[T, …]``; 0 for those that are not there, None where none is."""
+    if all(row is None for row in rows):
+        return None
+    return torch.stack([torch.zeros_like(like) if row is None else row for row in rows])
+
+
+class _seeded:
+    """Inside, the global generators are seeded; after it they are as they were."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed, self._fork = seed, torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *exception: Any) -> None:
+        self._fork.__exit__(*exception)

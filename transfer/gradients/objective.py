@@ -1,0 +1,280 @@
+"""The gradient of the balanced losses of a batch, by whichever way the balance needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from mtl_heads.output import Output
+from transfer.gradients.engine import GradientEngine
+from transfer.gradients.passes import Part, Passes, RandomState, untouched
+from transfer.strategies.base import Balance, GradientBalance, Sample
+from transfer.strategies.registry import BALANCES
+from transfer.tasks.base import Task
+
+
+class RunObjective:
+    """The :class:`transfer.strategies.base.Objective` of a run.
+
+    Rules on losses take one backward of their objective; rules on gradients go through the engine.
+
+    Args:
+        passes: forward passes of the run.
+        balance: the rule; its ``tasks`` are the names of ``units``.
+        units: the tasks that act as one, by name.
+        tasks: the tasks, for their indicators.
+        pool: sums a tensor over the processes.
+        processes: how many there are.
+        seed: of the run.
+
+    Attributes:
+        trouble: what was wrong with the gradients of the last step; empty when nothing was.
+    """
+
+    def __init__(self, passes: Passes, balance: Balance, units: dict[str, list[str]], tasks: Mapping[str, Task],
+                 pool: Callable[[Tensor], Tensor], processes: int, seed: int) -> None:
+        self.passes, self.balance, self.units, self.tasks = passes, balance, units, tasks
+        self.pool, self.processes = pool, processes
+        self.engine = GradientEngine(passes, balance, units, pool, processes, seed) \
+            if isinstance(balance, GradientBalance) else None
+        self.per_task = getattr(getattr(passes.model, "partition", None), "per_task", False)
+        importance = balance.common.importance
+        for name in importance:
+            if name not in tasks:
+                raise UserError(f"balance.importance has a weight for '{name}', and the tasks are {', '.join(tasks)}")
+        self._importance = torch.tensor([sum(importance.get(task, 1.0) for task in members) / len(members)
+                                         for members in units.values()])
+        self.number = 0
+        self._observes = _overrides(balance, "observe")
+        self._epochs = _overrides(balance, "end_of_epoch")
+        #: Sums of each unit's losses, and of the steps in which it had labels, since the epoch began.
+        self.epoch = torch.zeros(2, len(units), dtype=torch.float64)
+        self._pooled: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._random: RandomState | None = None
+
+    @property
+    def trouble(self) -> str:
+        return self.engine.trouble if self.engine is not None else ""
+
+    # -- for schedules ----------------------------------------------------------------------------
+
+    def accumulate(self, parts: Sequence[Part], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """See :class:`transfer.strategies.base.Objective`."""
+        members = self._members(tasks)
+        present = self._present(parts[0], members)
+        if len(members) < len(self.units) and not bool(present.any()):
+            return {}
+        if self.balance.looks_again:
+            self._random = RandomState(parts[0].images.device)
+        if self.engine is not None:
+            losses = self.engine.step(parts, present, self.number)
+            self._observe(self.pool(losses) if self.processes > 1 else losses, present)
+            return dict(zip(self.units, losses, strict=True))
+        wrapped = self.passes.wrapped is not self.passes.model and len(members) == len(self.units)
+        if not self.balance.linear and len(parts) > 1:
+            raise UserError(f"balance '{BALANCES.name_of(type(self.balance))}' needs the losses of the whole batch "
+                            "before any gradient: set --accumulation 1")
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for part in parts:
+            # One task's graph at a time, where each has its own and the terms can be taken one by one.
+            turns = [[task] for task in tasks] if self.per_task and self.balance.linear else [list(tasks)]
+            for turn in turns:
+                with self.passes.exchanging(part.last and turn is turns[-1]):
+                    losses = self._losses(part, turn, wrapped, counts)
+                    objective = self._objective(losses, present, counts)
+                    self._backward(objective, wrapped)
+                for task, loss in losses.items():
+                    sums[task] = loss.detach() + sums.get(task, 0)
+        if not wrapped:
+            self.exchange(list(self.passes.model.parameters()) + list(self.balance.parameters()))
+        if self.balance.linear:
+            self._tell(self._unit_losses(sums), present, counts)
+        return sums
+
+    def sample(self, part: Part, tasks: Sequence[str]) -> Sample:
+        """See :class:`transfer.strategies.base.Objective`."""
+        members = self._members(tasks)
+        present = self._present(part, members)
+        if not bool(present.any()):
+            return Sample(torch.zeros(()), {}, {}, part.share)
+        with self.passes.autocast():
+            output = self.passes.model(self.passes.images(part), list(tasks))
+        losses = self.passes.losses_of(output, part, tasks)
+        counts: dict[str, Tensor] = {}
+        self._count(output, part, tasks, counts)
+        total = self._objective(losses, present, counts)
+        if self.balance.linear:
+            self._tell(self._unit_losses(losses), present, counts)
+        return Sample(total, losses, {task: output.of(task)[0] for task in tasks}, part.share)
+
+    def backward(self, total: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """See :class:`transfer.strategies.base.Objective`."""
+        scale = self.passes.scale()
+        torch.autograd.backward(total if scale is None else total * scale, inputs=list(parameters))
+
+    def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
+        """See :class:`transfer.strategies.base.Objective`."""
+        if self.processes > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.pool(parameter.grad)
+
+    @torch.no_grad()
+    def look_again(self, parts: Sequence[Part]) -> None:
+        """After the step: the losses of the same batch, for a rule that asks for them."""
+        sums: dict[str, Tensor] = {}
+        with untouched(self.passes.model):
+            if self._random is not None:
+                self._random.restore()  # the same dropout, so that the step is all that differs
+            for part in parts:
+                with self.passes.autocast():
+                    output = self.passes.model(self.passes.images(part))
+                for task, loss in self.passes.losses_of(output, part, list(self.tasks)).items():
+                    sums[task] = loss.detach() + sums.get(task, 0)
+        self.balance.after_step(self._pool(self._unit_losses(sums)))
+
+    def end_of_epoch(self) -> None:
+        """Tell the rule the mean losses, and begin again."""
+        if self._epochs:
+            sums, steps = self.epoch.unbind()
+            self.balance.end_of_epoch((sums / steps.clamp_min(1)).float(), steps > 0)
+        self.epoch.zero_()
+
+    def log_values(self, losses: Tensor) -> dict[str, Any]:
+        """Weights of the units, and what their gradients tell.
+
+        Args:
+            losses: of the units over the whole batch, ``[T]``.
+        """
+        if self.engine is not None:
+            return self.engine.log_values()
+        weights = self._weights
+        if self.balance.linear:
+            with torch.enable_grad():
+                values = losses.detach().clone().requires_grad_()
+                (weights,) = torch.autograd.grad(self.balance.total(values), values)
+        if weights is None or BALANCES.name_of(type(self.balance)) == "equal":
+            return {}
+        values = (weights * self._importance.to(weights)).tolist()
+        return {"weights": {name: value for name, value, loss in zip(self.units, values, losses.tolist(), strict=True)
+                            if loss}}
+
+    def by_unit(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """``[T]``, from losses by task or by unit; 0 for units that were not looked at."""
+        if self.engine is not None:
+            return torch.stack(list(losses.values()))
+        return self._unit_losses(losses)
+
+    def objective_value(self, losses: Tensor) -> Tensor:
+        """What stands for the objective in the log: that of a rule on losses, or the losses as a rule weighs them."""
+        if self.engine is not None:
+            return (self.engine.weights.to(losses) * losses).sum()
+        with torch.no_grad():
+            return self.balance.total(losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, the balance's own state apart."""
+        return {"epoch": self.epoch, **({"weights": self.engine.weights} if self.engine is not None else {})}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it back."""
+        self.epoch.copy_(state["epoch"])
+        if self.engine is not None:
+            self.engine.weights.copy_(state["weights"])
+
+    # -- pieces -----------------------------------------------------------------------------------
+
+    def _members(self, tasks: Sequence[str]) -> list[int]:
+        """Positions of the units whose tasks are asked for."""
+        return [i for i, members in enumerate(self.units.values()) if set(members) <= set(tasks)]
+
+    def _present(self, part: Part, members: Sequence[int]) -> Tensor:
+        """Which of these units have labels in the whole batch, ``[T]``."""
+        counts = [sum(part.normalizers[task].sum() for task in tasks if task in part.normalizers)
+                  if i in members else torch.zeros((), device=part.images.device)
+                  for i, tasks in enumerate(self.units.values())]
+        return torch.stack([torch.as_tensor(count, device=part.images.device).float() for count in counts]) > 0
+
+    def _losses(self, part: Part, tasks: Sequence[str], wrapped: bool, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        network = self.passes.wrapped if wrapped else self.passes.model
+        with self.passes.autocast():
+            # None also has the auxiliary ones, and leaves the wrapper nothing unused.
+            output = network(self.passes.images(part), None if len(tasks) == len(self.tasks) else list(tasks))
+        self._count(output, part, tasks, counts)
+        return self.passes.losses_of(output, part, tasks)
+
+    def _count(self, output: Output, part: Part, tasks: Sequence[str], counts: dict[str, Tensor]) -> None:
+        if self.balance.wants_indicators:
+            for task in tasks:
+                found = self.tasks[task].indicator_counts(output.of(task)[0].detach(), part.targets[task])
+                counts[task] = found + counts.get(task, 0)
+
+    def _unit_losses(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """``[T]``; 0 for units that are not looked at."""
+        some = next(iter(losses.values()))
+        return torch.stack([sum((losses[task] for task in tasks if task in losses), start=torch.zeros_like(some))
+                            for tasks in self.units.values()])
+
+    def _pool(self, values: Tensor) -> Tensor:
+        return self.pool(values) if self.processes > 1 else values
+
+    def _objective(self, losses: Mapping[str, Tensor], present: Tensor, counts: dict[str, Tensor]) -> Tensor:
+        """A scalar whose gradients, summed over processes, are those of the rule on the whole batch's losses.
+
+        Σ_t (∂total/∂L_t) L_t with the derivative at the pooled losses; the rule's own parameters, which
+        every process has alike, get their gradient from the pooled losses directly.
+        """
+        balance, values = self.balance, self._unit_losses(losses)
+        importance = self._importance.to(values)
+        if balance.linear and not balance.common.importance:
+            return balance.total(values)
+        with torch.enable_grad():
+            pooled = self._pool(values.detach()).requires_grad_()
+            if not balance.linear:
+                self._tell(pooled.detach(), present, counts, pooled=True)
+            total = balance.total(pooled)
+            (weights,) = torch.autograd.grad(total, pooled, retain_graph=True)
+        self._weights = weights
+        objective = (weights * importance * values).sum()
+        if any(value.requires_grad for value in balance.parameters()):
+            return objective + total / self.processes
+        return objective
+
+    def _backward(self, total: Tensor, wrapped: bool) -> None:
+        scale = self.passes.scale()
+        if wrapped:  # the wrapper takes the mean of what is a sum
+            total = total * self.processes
+        (total if scale is None else total * scale).backward()
+
+    def _observe(self, losses: Tensor, present: Tensor) -> None:
+        if self._observes:
+            self.balance.observe(losses.detach(), present)
+        if self._epochs:
+            self.epoch = self.epoch.to(losses.device)
+            self.epoch += torch.stack([torch.where(present, losses.detach(), 0), present.to(losses)]).double()
+
+    def _tell(self, losses: Tensor, present: Tensor, counts: dict[str, Tensor], pooled: bool = False) -> None:
+        """What the rule is told in each step."""
+        if self._observes or self._epochs:
+            self._observe(losses if pooled else self._pool(losses), present)
+        if not counts:
+            return
+        both = self._pool(torch.stack([counts.get(task, torch.zeros(2, dtype=torch.float64, device=losses.device))
+                                       for task in self.tasks]))
+        shares = dict(zip(self.tasks, both[:, 0] / both[:, 1].clamp_min(1), strict=True))
+        there = dict(zip(self.tasks, both[:, 1] > 0, strict=True))
+        means = [sum(shares[task] for task in tasks) / sum(there[task] for task in tasks).clamp_min(1)
+                 for tasks in self.units.values()]
+        self.balance.observe_indicators(torch.stack(means).float(), present)
+
+
+def _overrides(balance: Balance, method: str) -> bool:
+    return getattr(type(balance), method) is not getattr(Balance, method)
+
+

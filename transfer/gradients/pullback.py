@@ -1,0 +1,181 @@
+"""The vector-Jacobian products of T cotangents in one walk through an autograd graph.
+
+``torch.autograd.grad`` would walk the graph once for each task. This walk visits each node once, with
+the cotangents of all tasks side by side: so convolutions read their weights once for all of them, and
+a parameter's T gradients are there at the same time, to be used and freed before the next one's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transfer.gradients.products import Convolution, Factored, Formed, Products, kernel_gradients
+
+#: Cotangents of all tasks: one after another along the first dimension, or one by one.
+Cotangents = Tensor | list[Tensor]
+Sink = Callable[[Tensor, Products], None]
+
+
+@torch.no_grad()
+def pull_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], parameters: Iterable[Tensor], sink: Sink,
+              factors: bool = True) -> None:
+    """Give ``sink`` the gradients of T scalar functions for each parameter.
+
+    Args:
+        outputs: tensors with a graph.
+        cotangents: for each of them ``[T, *its shape]``.
+        parameters: leaves whose gradients are wanted.
+        sink: called once for each parameter that the outputs reach, with it and its products.
+        factors: let :class:`transfer.gradients.products.Factored` stand for gradients where it pays.
+    """
+    tasks = len(cotangents[0])
+    wanted = {id(value) for value in parameters}
+    arriving: dict[Any, dict[int, Cotangents]] = defaultdict(dict)
+    roots = []
+    for output, values in zip(outputs, cotangents, strict=True):
+        if output.grad_fn is not None:
+            roots.append(output.grad_fn)
+            _add(arriving[output.grad_fn], output.output_nr, list(values), tasks)
+    edges, useful = _survey(roots, wanted)
+    ready = [root for root in dict.fromkeys(roots) if not edges[root]]
+    while ready:
+        node = ready.pop()
+        given = arriving.pop(node, {})
+        following = node.next_functions
+        if hasattr(node, "variable"):
+            if given and id(node.variable) in wanted:
+                sink(node.variable, Formed(_together(given[0]).view(tasks, *node.variable.shape)))
+            continue
+        results: Sequence[Cotangents | None] = [None] * len(following)
+        if given and node in useful:
+            rule = RULES.get(node.name(), _one_by_one)
+            results = rule(node, given, _Walk(tasks, wanted, useful, edges, sink, factors))
+        for (child, slot), result in zip(following, results, strict=True):
+            if child is None:
+                continue
+            if result is not None:
+                _add(arriving[child], slot, result, tasks)
+            edges[child] -= 1
+            if not edges[child]:
+                ready.append(child)
+
+
+class _Walk:
+    """What the rules for nodes need to know of the walk."""
+
+    def __init__(self, tasks: int, wanted: set[int], useful: set[Any], edges: dict[Any, int], sink: Sink,
+                 factors: bool) -> None:
+        self.tasks, self.wanted, self.useful, self.edges, self.sink, self.factors = (
+            tasks, wanted, useful, edges, sink, factors)
+
+    def needs(self, node: Any, position: int) -> bool:
+        """Whether anything is wanted of an input of the node."""
+        child = node.next_functions[position][0]
+        return child is not None and child in self.useful
+
+    def leaf(self, node: Any, position: int) -> Tensor | None:
+        """The parameter that is this input of the node, where it is its only use."""
+        child = node.next_functions[position][0]
+        if child is not None and hasattr(child, "variable") and self.edges[child] == 1:
+            return child.variable
+        return None
+
+
+def _survey(roots: Sequence[Any], wanted: set[int]) -> tuple[dict[Any, int], set[Any]]:
+    """For each node the edges that lead to it, and the nodes from which a wanted leaf is reached."""
+    edges: dict[Any, int] = defaultdict(int)
+    order, seen, stack = [], set(), [(root, False) for root in dict.fromkeys(roots)]
+    while stack:
+        node, left = stack.pop()
+        if left:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        for child, _ in node.next_functions:
+            if child is not None:
+                edges[child] += 1
+                if child not in seen:
+                    stack.append((child, False))
+    useful: set[Any] = set()
+    for node in order:  # children before parents
+        if hasattr(node, "variable"):
+            if id(node.variable) in wanted:
+                useful.add(node)
+        elif any(child in useful for child, _ in node.next_functions):
+            useful.add(node)
+    return edges, useful
+
+
+def _add(slots: dict[int, Cotangents], slot: int, values: Cotangents, tasks: int) -> None:
+    """Cotangents of one output add up over its uses."""
+    known = slots.get(slot)
+    if known is None:
+        slots[slot] = values
+    elif isinstance(known, Tensor) and isinstance(values, Tensor):
+        slots[slot] = known + values
+    else:
+        slots[slot] = torch._foreach_add(_apart(known, tasks), _apart(values, tasks))
+
+
+def _together(values: Cotangents) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    return torch.cat(values) if values[0].dim() else torch.stack(values)
+
+
+def _apart(values: Cotangents, tasks: int) -> list[Tensor]:
+    return list(values.tensor_split(tasks)) if isinstance(values, Tensor) else values
+
+
+def _one_by_one(node: Any, given: dict[int, Cotangents], walk: _Walk) -> list[Cotangents | None]:
+    """Any node: its own backward function, for one task after another."""
+    slots = {slot: _apart(values, walk.tasks) for slot, values in given.items()}
+    call = node if callable(node) else node.apply  # functions written in Python have no call
+    outputs, per_task = range(len(node._input_metadata)), []
+    for task in range(walk.tasks):
+        result = call(*(slots[slot][task] if slot in slots else None for slot in outputs))
+        per_task.append(result if isinstance(result, tuple) else (result,))
+    return [None if column[0] is None else list(column) for column in zip(*per_task, strict=True)]
+
+
+def _convolution(node: Any, given: dict[int, Cotangents], walk: _Walk) -> Sequence[Cotangents | None]:
+    """A plain two-dimensional convolution: all tasks in one call for its input, and one for its kernel."""
+    inputs, kernel = node._saved_input, node._saved_weight
+    if node._saved_transposed or node._saved_groups != 1 or inputs.dim() != 4:
+        return _one_by_one(node, given, walk)
+    call = Convolution(tuple(kernel.shape[2:]), list(node._saved_stride), list(node._saved_padding),
+                       list(node._saved_dilation))
+    cotangents = _together(given[0])
+    results: list[Cotangents | None] = [None, None, None]
+    if walk.needs(node, 0):
+        size = (len(cotangents), *inputs.shape[1:])
+        results[0] = torch.nn.grad.conv2d_input(size, kernel, cotangents, call.stride, call.padding, call.dilation)
+    if walk.needs(node, 1):
+        parameter = walk.leaf(node, 1)
+        if parameter is not None and walk.factors and Factored.pays(inputs, cotangents, walk.tasks, kernel.shape):
+            walk.sink(parameter, Factored(inputs, cotangents, walk.tasks, call, kernel.shape))
+        else:
+            results[1] = kernel_gradients(inputs, cotangents, walk.tasks, call, kernel.shape).flatten(0, 1)
+    if walk.needs(node, 2):
+        results[2] = cotangents.unflatten(0, (walk.tasks, -1)).sum((1, 3, 4)).flatten()
+    return results
+
+
+def _relu(node: Any, given: dict[int, Cotangents], walk: _Walk) -> Sequence[Cotangents | None]:
+    cotangents = _together(given[0]).unflatten(0, (walk.tasks, -1))
+    return [torch.ops.aten.threshold_backward(cotangents, node._saved_result.expand_as(cotangents), 0).flatten(0, 1)]
+
+
+#: Nodes, by name, that take all tasks at once; every other is called for each task.
+RULES: dict[str, Callable[[Any, dict[int, Cotangents], _Walk], Sequence[Cotangents | None]]] = {
+    "ConvolutionBackward0": _convolution,
+    "ReluBackward0": _relu,
+}

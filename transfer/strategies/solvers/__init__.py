@@ -1,0 +1,1 @@
+"""The small problems that rules on gradients solve: as many unknowns as tasks, float64, on the CPU."""

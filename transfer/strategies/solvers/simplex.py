@@ -1,0 +1,12 @@
+"""Weights that are not negative and sum to one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def project_onto_simplex(values: np.ndarray) -> np.ndarray:
+    """The nearest point of the simplex: max(v − θ, 0) with the θ that makes it sum to 1."""
+    falling = np.sort(values)[::-1]
+    thresholds = (np.cumsum(falling) - 1.0) / np.arange(1, len(values) + 1)
+    return np.maximum(values - thresholds[falling > thresholds][-1], 0.0)
