@@ -34,6 +34,7 @@ setup(
         "scipy>=1.11",
         "timm>=1.0.25",
         "torch>=2.11",
+        "torchjd>=0.18",
         "torchmetrics>=1.9",
         "torchvision>=0.26",
         "tqdm>=4.66",
@@ -41,6 +42,7 @@ setup(
     extras_require={
         "gpu": ["faiss-gpu>=1.9"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],
+        "gpl": ["torchjd[nash_mtl,quadprog_projector]"],  # its own solvers of three rules; ours do without
         "slurm": ["submitit>=1.5.4,<1.6"],
         "track": ["tensorboard>=2.16"],
         "bench": ["lightly>=1.5"],

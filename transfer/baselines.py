@@ -17,6 +17,8 @@ from transfer.config import TransferConfig
 from transfer.network import build_network
 from transfer.results import read_results
 from transfer.single_run import inputs, run_single
+from transfer.strategies.base import BalanceConfig
+from transfer.strategies.groups import ScheduleConfig
 
 CACHE = Path("outputs") / "single_task"
 
@@ -76,8 +78,8 @@ def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
         baseline_head=None,
         task_options={task: config.task_options[task]} if task in config.task_options else {},
         model=Selection("single_task", options, common, registry),
-        balance=Selection("equal", {}, None, config.balance.registry),
-        schedule=Selection("shared", {}, None, config.schedule.registry),
+        balance=Selection("equal", {}, BalanceConfig(), config.balance.registry),
+        schedule=Selection("shared", {}, ScheduleConfig(), config.schedule.registry),
         partition=Selection("full", {}, None, config.partition.registry),
     )
 
