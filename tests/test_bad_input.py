@@ -49,6 +49,9 @@ def save_photos(folder, count, size=40, broken=()):
     ("transfer", ["--balance.nam=x"], "unknown option --balance.nam (did you mean '--balance.name'?)"),
     ("transfer", ["--tasks=[semseg, deph]"], "the data set has no labels for task 'deph' (did you mean 'depth'?)"),
     ("transfer", ["--tasks=[]"], "no task chosen: choose among "),
+    ("transfer", ["--tasks=semseg,depth"], "option --tasks: expected list, got semseg,depth: write a list in brackets "
+                                           "and quotes, as '[semseg, depth]'"),
+    ("transfer", ["--tasks=[semseg]", "depth"], "unknown option depth: --help lists all; write a list in brackets "),
     ("transfer", ["--model.backbone=resnet19"], "timm has no backbone 'resnet19' (did you mean 'resnet18'?)"),
     ("transfer", ["--model.name=baselin"], "unknown architecture 'baselin' (did you mean 'baseline'?)"),
     ("transfer", ["--model.weights=absent"], "absent"),
@@ -87,7 +90,8 @@ def test_a_checkpoint_of_another_architecture(programs):
                   "resnet18", mean=(0.5,) * 3, std=(0.2,) * 3, input_size=(3, 32, 32), options=options)
     error = programs.main("transfer", "--output=run", "--model.weights=resnet.safetensors",
                           "--model.backbone=mobilenetv3_small_050", "--model.backbone_options={}").error
-    assert "resnet.safetensors" in error and "mobilenetv3_small_050" in error and "resnet18" in error
+    assert "resnet.safetensors" in error and "mobilenetv3_small_050" in error
+    assert error.endswith("set the architecture to resnet18 (option --model.backbone)")
 
 
 @pytest.mark.parametrize("room, rate", [("pretrain", "1e38"), ("transfer", "1e38")])
@@ -165,6 +169,16 @@ def test_a_run_folder_of_another_configuration(programs, room):
     assert error == ("run folder run belongs to another configuration (epochs: 1 -> 2; seed: 0 -> 3): choose another "
                      "--name or --output")
     assert (programs.folder / "run" / "results.json").read_bytes() == before
+
+
+def test_a_finished_run_that_is_to_be_longer(programs):
+    """The message says what works."""
+    assert programs.main("transfer", "--output=run", "--tasks=[depth]", "--epochs=1").code == 0
+    error = programs.main("transfer", "--output=run", "--tasks=[depth]", "--epochs=2").error
+    advice = "train on from it with --resume run/checkpoints/last.pt --name NEW"
+    assert error.endswith(f"(epochs: 1 -> 2): choose another --name or --output, or {advice}")
+    longer = programs.main("transfer", "--tasks=[depth]", "--epochs=2", *advice.split()[-4:])
+    assert longer.code == 0 and "continues run/checkpoints/last.pt at step" in longer.out, longer.err
 
 
 def test_a_foreign_folder(programs):

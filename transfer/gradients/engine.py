@@ -100,6 +100,7 @@ class GradientEngine:
         self.keeps = self._keeps()
         self.weights = torch.ones(len(units), dtype=torch.float64)
         self.trouble = ""
+        self._solved = False
         self._in_encoder: dict[Tensor, tuple[int, int]] | None = None
         self._gramian = torch.zeros(len(units), len(units), dtype=torch.float64)
         self._present = torch.zeros(len(units), dtype=torch.bool)
@@ -144,7 +145,7 @@ class GradientEngine:
             present: ``[T]``, bool, on the device: which units have labels in the batch.
             number: of the step in the run.
         """
-        self.trouble = ""
+        self.trouble, self._solved = "", False
         self._own_gradients: list[list[Tensor | None]] = [[None] * len(own) for own in self.own]
         alone = len(parts) == 1
         if number % self.balance.common.update_every:
@@ -266,7 +267,7 @@ class GradientEngine:
             gramian = gramian / scale / scale
         read = torch.cat([gramian.double().flatten(), losses.double(), present.double()]).cpu()
         self._gramian, self._losses = read[:count * count].view(count, count), read[-2 * count:-count]
-        self._present = read[-count:] > 0
+        self._present, self._solved = read[-count:] > 0, True
         rows = self._present.nonzero().flatten().tolist()
         bad = [name for i, name in enumerate(self.units) if i in rows and not self._gramian[i, i].isfinite()]
         if bad:
@@ -452,10 +453,11 @@ class GradientEngine:
     # -- what is told and remembered --------------------------------------------------------------
 
     def log_values(self) -> dict[str, Any]:
-        """Weights, norms, cosines and conflicts of the last solution."""
-        names = list(self.units)
-        return {"weights": dict(zip(names, self.weights.tolist(), strict=True)) if not self.jacobian_rule else {},
-                **gradient_statistics(self._gramian, self._present, names)}
+        """The weights; and norms, cosines and conflicts of the gradients, in steps that looked at them."""
+        names, found = list(self.units), {}
+        if not self.jacobian_rule:
+            found["weights"] = dict(zip(names, self.weights.tolist(), strict=True))
+        return {**found, **gradient_statistics(self._gramian, self._present, names)} if self._solved else found
 
 
 def _stack(rows: list[Tensor | None], like: Tensor) -> Tensor | None:

@@ -35,6 +35,7 @@ class Jacobian:
         """Whether products need not be formed."""
         return self.pool is None and self.parts == 1
 
+    @torch.no_grad()
     def add(self, parameter: Tensor, products: Products) -> None:
         """Take a part's products for a parameter."""
         if self.parts > 1:
@@ -69,6 +70,7 @@ class Jacobian:
                           for value in parameters], dim=1)
 
 
+@torch.no_grad()
 def crossed(first: Jacobian, second: Jacobian) -> Tensor | None:
     """Inner products ``[T, T]`` of the rows of two halves of a batch, each as if it were the whole."""
     total: Tensor | None = None

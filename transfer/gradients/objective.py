@@ -125,6 +125,14 @@ class RunObjective:
                 if parameter.grad is not None:
                     parameter.grad = self.pool(parameter.grad)
 
+    def images(self, part: Part) -> Tensor:
+        """See :class:`transfer.strategies.base.Objective`."""
+        return self.passes.images(part)
+
+    def losses(self, part: Part, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """See :class:`transfer.strategies.base.Objective`."""
+        return self.passes.losses_of(self.passes.model(self.passes.images(part), list(tasks)), part, tasks)
+
     @torch.no_grad()
     def look_again(self, parts: Sequence[Part]) -> None:
         """After the step: the losses of the same batch, for a rule that asks for them."""

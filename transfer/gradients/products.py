@@ -33,13 +33,16 @@ class Formed:
 
     values: Tensor
 
+    @torch.no_grad()
     def gramian(self) -> Tensor:
         rows = full(self.rows())
         return rows @ rows.T
 
+    @torch.no_grad()
     def weighted(self, weights: Tensor) -> Tensor:
         return torch.mv(self.rows().T, weights.to(self.values)).view(self.values.shape[1:])
 
+    @torch.no_grad()
     def rows(self) -> Tensor:
         return self.values.flatten(1)
 
@@ -85,6 +88,7 @@ class Factored:
         work = places**2 * under + (tasks * places) ** 2 * out
         return work < tasks * places * out * under and (tasks * places) ** 2 < tasks * out * under
 
+    @torch.no_grad()
     def gramian(self) -> Tensor:
         call = self.call
         patches = F.unfold(full(self.inputs), call.kernel, call.dilation, call.padding, call.stride)
@@ -94,11 +98,13 @@ class Factored:
         outer = (outer @ outer.T).view(self.tasks, places, self.tasks, places)
         return torch.einsum("inJm,nm->iJ", outer, patches @ patches.T)
 
+    @torch.no_grad()
     def weighted(self, weights: Tensor) -> Tensor:
         cotangents = self.cotangents.unflatten(0, (self.tasks, -1))
         return kernel_gradient(self.inputs, torch.tensordot(weights.to(cotangents), cotangents, 1), self.call,
                                self.shape)
 
+    @torch.no_grad()
     def rows(self) -> Tensor:
         return kernel_gradients(self.inputs, self.cotangents, self.tasks, self.call, self.shape).flatten(1)
 
