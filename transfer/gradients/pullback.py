@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from transfer.gradients.products import Convolution, Factored, Formed, Products, kernel_gradients
 
@@ -138,12 +139,23 @@ def _apart(values: Cotangents, tasks: int) -> list[Tensor]:
 def _one_by_one(node: Any, given: dict[int, Cotangents], walk: _Walk) -> list[Cotangents | None]:
     """Any node: its own backward function, for one task after another."""
     slots = {slot: _apart(values, walk.tasks) for slot, values in given.items()}
-    call = node if callable(node) else node.apply  # functions written in Python have no call
     outputs, per_task = range(len(node._input_metadata)), []
     for task in range(walk.tasks):
-        result = call(*(slots[slot][task] if slot in slots else None for slot in outputs))
+        if callable(node):
+            result = node(*(slots[slot][task] if slot in slots else None for slot in outputs))
+        else:
+            result = _through_the_engine(node, {slot: values[task] for slot, values in slots.items()})
         per_task.append(result if isinstance(result, tuple) else (result,))
     return [None if column[0] is None else list(column) for column in zip(*per_task, strict=True)]
+
+
+def _through_the_engine(node: Any, cotangents: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
+    """A function written in Python, whose arguments need not all be tensors: torch's engine knows which are."""
+    children = [GradientEdge(child, slot) if child is not None else None for child, slot in node.next_functions]
+    there = [edge for edge in children if edge is not None]
+    found = iter(torch.autograd.grad([GradientEdge(node, slot) for slot in cotangents], there,
+                                     list(cotangents.values()), retain_graph=True, allow_unused=True))
+    return tuple(None if edge is None else next(found) for edge in children)
 
 
 def _convolution(node: Any, given: dict[int, Cotangents], walk: _Walk) -> Sequence[Cotangents | None]:

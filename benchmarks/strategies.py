@@ -1,0 +1,306 @@
+"""The gradient engine beside its peers: time of a training step relative to a plain sum of the losses, and memory.
+
+    python -m benchmarks.strategies [--cases dense3,dense8,classes40] [--rounds N] [--threads N] [--memory]
+
+ResNet-18 with batch norm at 96 px and a small head for each task; forward, gradients of everything into ``.grad``,
+no optimiser step. Variants take turns, and a figure is the median over the rounds of the ratio to the plain sum of the
+same round, so that a machine whose speed drifts, or that others use too, matters little. TorchJD is a dependency;
+LibMTL is measured where it can be imported (``pip install --no-deps LibMTL``). Before anything is timed, the directions
+of all variants of a rule are compared. With ``--memory`` each variant runs in a process of its own, for its peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.program import run_program
+from harness.seeding import available_cores
+from mtl_heads import build_model
+from transfer.gradients.objective import RunObjective
+from transfer.gradients.passes import Part
+from transfer.strategies import build_balance
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a batch.
+
+    Args:
+        tasks: how many.
+        batch: images.
+        dense: whether tasks are maps of four channels, or one label of an image each.
+    """
+
+    tasks: int
+    batch: int
+    dense: bool
+
+
+CASES = {"dense3": Case(3, 8, True), "dense8": Case(8, 4, True), "classes40": Case(40, 8, False)}
+#: Rules that give one and the same direction in all three libraries, and one that draws an order.
+RULE, DRAWN = "imtl_g", "pcgrad"
+
+
+class Problem:
+    """A network, a batch, and its losses; it lends an objective what a run does."""
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(0)
+        self.case = case
+        self.names = [f"task{i}" for i in range(case.tasks)]
+        outputs = dict.fromkeys(self.names, 4 if case.dense else 2)
+        self.model = self.wrapped = build_model("baseline", "resnet18", outputs if case.dense else {},
+                                                {} if case.dense else outputs,
+                                                **({"head": "linear"} if case.dense else {}))
+        self.model.train()
+        self.batch = torch.randn(case.batch, 3, 96, 96)
+        shape = (case.batch, 4, 96, 96) if case.dense else (case.batch,)
+        self.targets = {name: torch.randn(shape) if case.dense else torch.randint(0, 2, shape) for name in self.names}
+        self.part = Part(self.batch, self.targets, {name: torch.ones(1) for name in self.names}, 1.0, True)
+        self.shared = self.model.shared_parameters()
+        self.own = [self.model.task_parameters(name) for name in self.names]
+
+    def losses_of(self, output: Any, part: Any = None, tasks: Any = None) -> dict[str, Tensor]:
+        loss = F.mse_loss if self.case.dense else F.cross_entropy
+        return {name: loss(output.predictions[name], self.targets[name]) for name in tasks or self.names}
+
+    def images(self, part: Part) -> Tensor:
+        return part.images
+
+    def autocast(self) -> Any:
+        return nullcontext()
+
+    def exchanging(self, last: bool) -> Any:
+        return nullcontext()
+
+    def scale(self) -> None:
+        return None
+
+    # -- variants: each puts gradients into .grad -------------------------------------------------
+
+    def plain(self) -> None:
+        """One backward of the sum."""
+        torch.stack(list(self.losses_of(self.model(self.batch)).values())).sum().backward()
+
+    def ours(self, name: str, **options: Any) -> Callable[[], None]:
+        """A balance of this library."""
+        balance = build_balance(name, self.names, **options)
+        objective = RunObjective(self, balance, {task: [task] for task in self.names}, dict.fromkeys(self.names),
+                                 lambda value: value, 1, seed=0)
+
+        def step() -> None:
+            objective.number += 1
+            objective.accumulate([self.part], self.names)
+
+        return step
+
+    def autojac(self, aggregator: str, chunk: int | None) -> Callable[[], None]:
+        """TorchJD's Jacobian descent, with products in chunks of so many tasks."""
+        from torchjd import aggregation
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        rule = getattr(aggregation, aggregator)()
+
+        def step() -> None:
+            features = self.model.encode(self.batch)  # heads read the last map alone
+            losses = self.losses_of(self.model.decode(features, self.batch.shape[-2:]))
+            mtl_backward(list(losses.values()), features=features[-1:], tasks_params=self.own,
+                         shared_params=self.shared, parallel_chunk_size=chunk)
+            jac_to_grad(self.shared, rule)
+
+        return step
+
+    def autogram(self, weighting: str) -> Callable[[], None]:
+        """TorchJD's Gramian engine, and a backward of the weighted sum; it scales the heads' gradients too."""
+        from torchjd import aggregation
+        from torchjd.autogram import Engine
+
+        rule, engine = getattr(aggregation, weighting)(), Engine(self.model.encoder.backbone, batch_dim=None)
+
+        def step() -> None:
+            self.clear()
+            losses = torch.stack(list(self.losses_of(self.model(self.batch)).values()))
+            weights = rule(engine.compute_gramian(losses))
+            losses.backward(weights)
+
+        step.problem = self
+
+        return step
+
+    def libmtl(self, name: str) -> Callable[[], None]:
+        """A weighting class of LibMTL."""
+        # The package imports a module that torchvision has dropped since; its weighting classes do not need it.
+        gone = types.ModuleType("torchvision.models.utils")
+        gone.load_state_dict_from_url = torch.hub.load_state_dict_from_url
+        sys.modules.setdefault(gone.__name__, gone)
+        from LibMTL import weighting
+
+        problem = self
+
+        class Weighting(getattr(weighting, name)):
+            task_num, device, rep_grad = len(problem.names), torch.device("cpu"), False
+
+            def get_share_params(self) -> list[nn.Parameter]:
+                return problem.shared
+
+            def zero_grad_share_params(self) -> None:
+                for value in problem.shared:
+                    value.grad.zero_()
+
+        rule = Weighting()
+        rule.init_param()
+
+        def step() -> None:
+            losses = torch.stack(list(self.losses_of(self.model(self.batch)).values()))
+            rule.backward(losses)
+
+        return step
+
+    def clear(self) -> None:
+        for value in self.model.parameters():
+            value.grad = None
+
+    def direction(self, step: Callable[[], None]) -> Tensor:
+        """What a variant gives the shared parameters."""
+        problem = getattr(step, "problem", self)
+        problem.clear()
+        step()
+        found = torch.cat([value.grad.flatten() for value in problem.shared])
+        problem.clear()
+        return found
+
+
+Steps = dict[str, Callable[[], None]]
+
+
+def variants(problem: Problem) -> Steps:
+    """Every way to make a step, by name."""
+    found: Steps = {
+        "plain sum": problem.plain,
+        "uncertainty": problem.ours("uncertainty"),
+        "dwa": problem.ours("dwa"),
+        "mgda_ub (representation)": problem.ours("mgda_ub"),
+        f"{RULE}, kept": problem.ours(RULE, mode="kept"),
+        f"{RULE}, lean": problem.ours(RULE, mode="lean"),
+        f"{DRAWN}, kept": problem.ours(DRAWN, mode="kept"),
+        f"{RULE}, TorchJD autojac one by one": problem.autojac("IMTLG", 1),
+        f"{RULE}, TorchJD autojac batched": problem.autojac("IMTLG", None),
+        # It hooks the network's modules, so it has a network of its own.
+        f"{RULE}, TorchJD autogram": Problem(problem.case).autogram("IMTLGWeighting"),
+        f"{DRAWN}, TorchJD autojac one by one": problem.autojac("PCGrad", 1),
+    }
+    try:
+        found |= {f"{RULE}, LibMTL": problem.libmtl("IMTL"), f"{DRAWN}, LibMTL": problem.libmtl("PCGrad")}
+    except ImportError as error:
+        print(f"without LibMTL ({error})")
+    return found
+
+
+def check(problem: Problem, steps: dict[str, Callable[[], None]]) -> None:
+    """All variants of a rule give one direction.
+
+    Raises:
+        UserError: one does not.
+    """
+    reference = problem.direction(steps[f"{RULE}, kept"]).double()
+    for name, step in steps.items():
+        if not name.startswith(f"{RULE}, "):
+            continue
+        found = problem.direction(step).double()
+        away = float((found / found.norm() - reference / reference.norm()).norm())
+        print(f"  {name}: {away:.1e} away from ours, length {float(found.norm() / reference.norm()):.4f} of it")
+        if away > 1e-2:
+            raise UserError(f"'{name}' has another direction: the figures would compare different things")
+
+
+def measure(problem: Problem, steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median ratio to the plain sum of the same round, and median seconds."""
+    ratios: dict[str, list[float]] = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        times = {}
+        for name, step in steps.items():
+            problem.clear()
+            start = time.perf_counter()
+            step()
+            times[name] = time.perf_counter() - start
+        if turn:  # the first warms up
+            for name, value in times.items():
+                ratios[name].append(value / times["plain sum"])
+                seconds[name].append(value)
+    return {name: (statistics.median(ratios[name]), statistics.median(seconds[name])) for name in steps}
+
+
+def peak(case: str, variant: str, threads: int) -> float:
+    """MiB that four steps of a variant add to a process that has imported everything."""
+    command = [sys.executable, "-m", "benchmarks.strategies", "--cases", case, "--threads", str(threads),
+               "--one", variant]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})
+    return json.loads(out.stdout.strip().splitlines()[-1])["peak"]
+
+
+def one(problem: Problem, variant: str) -> None:
+    before = _resident()
+    step = variants(problem)[variant]
+    for _ in range(4):
+        problem.clear()
+        step()
+    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before}))
+
+
+def _resident() -> float:
+    """MiB of this process now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strategies", description=__doc__.split("\n")[0])
+    parser.add_argument("--cases", default=",".join(CASES), help="separated by commas")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every variant")
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--memory", action="store_true", help="peaks too, each in a process of its own")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for case in arguments.cases.split(","):
+        if case not in CASES:
+            raise UserError(f"--cases: there is no case '{case}': choose of {', '.join(CASES)}")
+        problem = Problem(CASES[case])
+        if arguments.one:
+            one(problem, arguments.one)
+            return 0
+        print(f"\n{case}: ResNet-18, 96 px, T = {CASES[case].tasks}, batch {CASES[case].batch}, "
+              f"{arguments.threads} threads", flush=True)
+        steps = variants(problem)
+        check(problem, steps)
+        found = measure(problem, steps, arguments.rounds)
+        peaks = {name: peak(case, name, arguments.threads) for name in steps} if arguments.memory else {}
+        memory = " Peak [MiB] |" if peaks else ""
+        print(f"\n| Step | Time / plain sum | ms |{memory}\n|---|---:|---:|{'---:|' if peaks else ''}")
+        for name, (ratio, seconds) in found.items():
+            mine = f" {peaks[name]:.0f} |" if peaks else ""
+            print(f"| {name} | {ratio:.2f} | {1000 * seconds:.0f} |{mine}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
