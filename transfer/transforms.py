@@ -90,11 +90,11 @@ class Geometry:
         """Resample a picture bilinearly (with area weights where it shrinks and nothing is filled).
 
         Args:
-            image: uint8 ``[height, width, 3]``.
+            image: uint8 ``[height, width, C]``, 3 channels or 1.
             fill: colour of what lies outside; the picture's mean colour by default.
 
         Returns:
-            uint8 ``[out_height, out_width, 3]``.
+            uint8 ``[out_height, out_width, C]``.
         """
         self._check(image)
         if self.is_identity:
@@ -104,14 +104,16 @@ class Geometry:
         if box is not None:
             whole = box == (0, 0, self.width, self.height) and self._keeps_size
             if not whole:
-                image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(
+                image = _from_picture(_to_picture(image).resize(
                     (self.out_width, self.out_height), Image.Resampling.BILINEAR, box=box))
             return np.ascontiguousarray(image[:, ::-1] if self.flip else image)
         if fill is None:
-            fill = image[::4, ::4].reshape(-1, 3).mean(0).round().astype(int)  # a sample of pixels is enough
-        return np.array(Image.fromarray(np.ascontiguousarray(image)).transform(
+            pixels = image[::4, ::4].reshape(-1, image.shape[2])  # a sample of them is enough
+            fill = pixels.mean(0).round().astype(int)
+        color = tuple(int(value) for value in fill)
+        return _from_picture(_to_picture(image).transform(
             (self.out_width, self.out_height), Image.Transform.AFFINE, (a, b, c, d, e, f),
-            resample=Image.Resampling.BILINEAR, fillcolor=tuple(int(value) for value in fill)))
+            resample=Image.Resampling.BILINEAR, fillcolor=color if len(color) > 1 else color[0]))
 
     def label(self, label: np.ndarray, fill: float) -> np.ndarray:
         """Resample a label map by the nearest pixel, so that no value is invented.
@@ -251,13 +253,19 @@ class Augmentation:
         return float(math.trunc(free * share))
 
     def colors(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Jitter brightness, contrast and saturation of a uint8 image ``[H, W, 3]``."""
+        """Jitter brightness, contrast and saturation of a uint8 image ``[H, W, C]``; a grey one has no saturation."""
         if self.jitter == 0:
             return image
-        picture = Image.fromarray(image)
+        picture = _to_picture(image)
         for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
             picture = change(picture).enhance(1 + float(generator.uniform(-self.jitter, self.jitter)))
-        return np.array(picture)
+        return _from_picture(picture)
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether images of this size and their labels always stay as they are."""
+        own = type(self).sample is Augmentation.sample and type(self).colors is Augmentation.colors
+        still = not self.flip and set(self.zoom) == {1.0} and self.scale in (None, (1, 1)) and not self.rotation
+        return own and still and not self.jitter and self.size in (None, (height, width))
 
 
 def as_size(size: Size | None, what: str) -> tuple[int, int] | None:
@@ -275,9 +283,18 @@ def as_size(size: Size | None, what: str) -> tuple[int, int] | None:
 
 
 def resize_image(image: np.ndarray, size: Size | None) -> np.ndarray:
-    """A uint8 image ``[H, W, 3]`` at another size, bilinear with area weights; for evaluation."""
+    """A uint8 image ``[H, W, C]`` at another size, bilinear with area weights; for evaluation."""
     target = as_size(size, "evaluation")
     if target is None or target == image.shape[:2]:
         return np.array(image)
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(picture.resize((target[1], target[0]), Image.Resampling.BILINEAR))
+    return _from_picture(_to_picture(image).resize((target[1], target[0]), Image.Resampling.BILINEAR))
+
+
+def _to_picture(image: np.ndarray) -> Image.Image:
+    """A uint8 image ``[H, W, 3]`` or ``[H, W, 1]`` as Pillow has it."""
+    return Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image))
+
+
+def _from_picture(picture: Image.Image) -> np.ndarray:
+    array = np.array(picture)
+    return array[:, :, None] if array.ndim == 2 else array

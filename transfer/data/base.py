@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -20,10 +20,20 @@ class Sample(TypedDict):
     """One image and what is known about it; tasks without a label are absent."""
 
     image: np.ndarray
-    """uint8 ``[H, W, 3]``."""
+    """uint8 ``[H, W, 3]``, or ``[H, W, 1]`` for a grey one."""
     id: str
     targets: dict[str, np.ndarray]
     """Dense: ``[H, W]`` or ``[H, W, C]``; of the image: a scalar or ``[A]``."""
+
+
+class Samples(TypedDict):
+    """Several samples at once, in new arrays; a task that none of them has a label of may be absent."""
+
+    images: np.ndarray
+    """uint8 ``[B, H, W, 3]``, or ``[B, H, W, 1]``."""
+    ids: list[str]
+    targets: dict[str, np.ndarray]
+    """Each ``[B, …]``, with the task's "no label" where a sample has none."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +43,13 @@ class Label:
     Args:
         task: name of the task in the registry.
         classes: names of the classes or attributes; empty for continuous quantities.
+        parents: where the data set has coarser classes too, by the name of their task the index of the one that each
+            of these classes belongs to.
     """
 
     task: str
     classes: tuple[str, ...] = ()
+    parents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class DataSet(ABC):
@@ -115,3 +128,11 @@ class Split(Sequence[Sample]):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
+
+    def batch(self, indices: Sequence[int]) -> Samples | None:
+        """Several samples at once, where the split can do that faster than one by one; else None.
+
+        It is asked where nothing is to be done to single samples: in evaluation at the images' own size,
+        and in training without augmentation. Small images are several times as fast this way.
+        """
+        return None

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from harness.errors import UserError
+from harness.interrupts import quiet_worker
 from harness.seeding import numpy_generator
-from transfer.data.base import Sample
+from transfer.data.base import Sample, Samples, Split
 from transfer.tasks.base import Task
 from transfer.transforms import Augmentation, Size, as_size, resize_image
+
+if TYPE_CHECKING:
+    from transfer.config import TransferConfig
 
 
 class Augmented(Dataset):
     """Training samples; an index is ``(epoch, i)``, so that every epoch augments anew.
 
     What is drawn depends on the seed, the epoch and the sample alone, not on workers or processes.
+    Where nothing is drawn, and the split can give several samples at once, batches are taken so.
     """
 
     def __init__(
         self, split: Sequence[Sample], tasks: Mapping[str, Task], augmentation: Augmentation, seed: int
     ) -> None:
         self.split, self.tasks, self.augmentation, self.seed = split, dict(tasks), augmentation, seed
+        self._untouched: bool | None = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -43,6 +50,13 @@ class Augmented(Dataset):
         }
         image = self.augmentation.colors(geometry.image(image), generator)
         return {"image": image, "id": sample["id"], "targets": targets}
+
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[Sample] | Samples:
+        """A batch, for :func:`collate`."""
+        if self._untouched is None:
+            self._untouched = _leaves_alone(self.augmentation, self.split)
+        samples = self.split.batch([i for _, i in indices]) if self._untouched else None
+        return [self[index] for index in indices] if samples is None else samples
 
 
 class Evaluated(Dataset):
@@ -63,22 +77,53 @@ class Evaluated(Dataset):
         sample = self.split[index]
         return {**sample, "image": resize_image(sample["image"], self.size)}
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample] | Samples:
+        """A batch, for :func:`collate`."""
+        samples = self.split.batch(indices) if self.size is None and isinstance(self.split, Split) else None
+        return [self[index] for index in indices] if samples is None else samples
 
-def collate(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> dict[str, Any]:
+
+def _leaves_alone(augmentation: Augmentation, split: Sequence[Sample]) -> bool:
+    """Whether a split that gives several samples at once has images that an augmentation cannot change."""
+    if not isinstance(split, Split) or split.batch([0]) is None or not isinstance(augmentation, Augmentation):
+        return False
+    height, width = split[0]["image"].shape[:2]
+    return augmentation.keeps(height, width)
+
+
+def loader_options(tasks: Mapping[str, Task], config: TransferConfig, *, persistent: bool = False,
+                   pin: bool = False) -> dict[str, Any]:
+    """Keyword arguments of every ``DataLoader`` of a run.
+
+    Args:
+        tasks: whose labels are collated.
+        config: has the number of workers and what they keep ready.
+        persistent: keep the workers from one pass to the next.
+        pin: into memory that a GPU copies from faster.
+    """
+    workers = config.workers
+    parallel = {"prefetch_factor": config.prefetch, "persistent_workers": persistent} if workers else {}
+    return {"collate_fn": partial(collate, tasks=tasks), "num_workers": workers,
+            "worker_init_fn": quiet_worker if workers else None, "pin_memory": pin, **parallel}
+
+
+def collate(samples: Sequence[Sample] | Samples, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Stack samples; labels that a sample lacks become their task's "no label".
 
     Args:
-        samples: at least one.
+        samples: at least one; or several that are stacked already.
         tasks: the tasks to collate, by name.
 
     Returns:
-        ``image`` uint8 ``[B, 3, H, W]``; ``targets`` ``{task: tensor}``, ``[B, …]`` with channels
-        before rows, or a list of tensors where the labels of a batch differ in size (evaluation at
-        the original resolution); ``ids``, a list.
+        ``image`` uint8 ``[B, 3, H, W]`` (``[B, 1, H, W]`` for grey images); ``targets``
+        ``{task: tensor}``, ``[B, …]`` with channels before rows, or a list of tensors where the labels
+        of a batch differ in size (evaluation at the original resolution); ``ids``, a list.
 
     Raises:
         UserError: images of different sizes.
     """
+    if isinstance(samples, dict):
+        return _stacked(samples, tasks)
     shapes = {sample["image"].shape for sample in samples}
     if len(shapes) > 1:
         raise UserError(f"images of different sizes {sorted(shapes)} in one batch: give a size to resize or "
@@ -90,6 +135,19 @@ def collate(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> dict[str, A
         "targets": {name: _stack(samples, task, sizes) for name, task in tasks.items()},
         "ids": [sample["id"] for sample in samples],
     }
+
+
+def _stacked(samples: Samples, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    images, targets = samples["images"], {}
+    for name, task in tasks.items():
+        target = samples["targets"].get(name)
+        if target is None:
+            target = np.stack([task.unlabelled(*images.shape[1:3])] * len(images))
+        target = np.asarray(target, task.dtype)
+        target = target.transpose(0, 3, 1, 2) if target.ndim == 4 else target
+        targets[name] = torch.from_numpy(np.ascontiguousarray(target))
+    pictures = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return {"image": torch.from_numpy(pictures), "targets": targets, "ids": samples["ids"]}
 
 
 def _label_size(sample: Sample, tasks: Mapping[str, Task]) -> tuple[int, int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError
 from harness.seeding import numpy_generator
-from transfer.data.base import DATASETS, DataSet, Label, Sample, Split
+from transfer.data.base import DATASETS, DataSet, Label, Sample, Samples, Split
 from transfer.tasks.base import Task
 
 
@@ -69,3 +69,6 @@ class _Chosen(Split):
 
     def __getitem__(self, index: int) -> Sample:
         return self.samples[int(self.chosen[index])]
+
+    def batch(self, indices: Sequence[int]) -> Samples | None:
+        return self.samples.batch(self.chosen[indices].tolist())

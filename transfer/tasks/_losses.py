@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,19 @@ def count(labelled: Tensor) -> Tensor:
 def per_label(total: Tensor, normalizer: Tensor) -> Tensor:
     """A sum divided by a count, which is at least one so that no labels give zero."""
     return total / normalizer.sum().clamp_min(1).to(total.dtype)
+
+
+def focal_cross_entropy_sum(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """−Σ y (1 − p)^γ log p over images and classes, p the softmax of the logits (Lin et al., 2017).
+
+    Args:
+        logits: ``[B, K]``.
+        target: y ``[B, K]``, one-hot or soft; a row of zeros adds nothing.
+        gamma: γ, which turns towards what is not learned yet; cross-entropy at 0.
+    """
+    log = logits.log_softmax(1)
+    focus = (-torch.expm1(log)) ** gamma if gamma else 1.0
+    return -(target.to(log.dtype) * focus * log).sum()
 
 
 def binary_cross_entropy_sum(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

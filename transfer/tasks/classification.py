@@ -8,4 +8,8 @@ from transfer.tasks.scene import Scene
 
 @TASKS.register("classification")
 class Classification(Scene):
-    """What an image shows, one of several classes, −1 where unknown: cross-entropy, accuracy."""
+    """What an image shows, one of several classes, −1 where unknown: cross-entropy, accuracy.
+
+    Args:
+        focal: γ of the focal loss; 0 is cross-entropy.
+    """

@@ -12,19 +12,28 @@ from torchmetrics import Metric
 
 from harness.errors import UserError
 from transfer.metrics.classification import Classification
-from transfer.tasks._losses import count, full_precision, per_label
+from transfer.tasks._losses import count, focal_cross_entropy_sum, full_precision, per_label
 from transfer.tasks.base import TASKS, Task
 
 
 @TASKS.register("scene")
 class Scene(Task):
-    """The kind of place an image shows, −1 where unknown: cross-entropy, accuracy."""
+    """The kind of place an image shows, −1 where unknown: cross-entropy, accuracy.
+
+    Args:
+        focal: γ of the focal loss; 0 is cross-entropy.
+    """
 
     dense = False
     dtype = np.int64
     ignored = -1
     primary = "accuracy"
     family = "categorical"
+
+    def __init__(self, focal: float = 0.0) -> None:
+        if not 0 <= focal < float("inf"):
+            raise UserError(f"focal is {focal}: the exponent of the focal loss is 0 or more")
+        self.focal = focal
 
     def bind(self, name: str, classes: Sequence[str] = ()) -> Task:
         if len(classes) < 2:
@@ -39,9 +48,12 @@ class Scene(Task):
         return count(target != self.ignored)
 
     def loss(self, prediction: Tensor, target: Tensor, normalizer: Tensor) -> Tensor:
-        total = F.cross_entropy(
-            full_precision(prediction), target, ignore_index=self.ignored, reduction="sum"
-        )
+        logits = full_precision(prediction)
+        if self.focal:
+            classes = torch.arange(logits.shape[1], device=target.device)
+            total = focal_cross_entropy_sum(logits, target[:, None] == classes, self.focal)  # −1 is no class
+        else:
+            total = F.cross_entropy(logits, target, ignore_index=self.ignored, reduction="sum")
         return per_label(total, normalizer)
 
     def indicator_counts(self, prediction: Tensor, target: Tensor) -> Tensor:
