@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from transfer.strategies.distance import CoveredDistance
 from transfer.strategies.registry import BALANCES, SCHEDULES
+
+if TYPE_CHECKING:
+    from transfer.data.base import Label
+    from transfer.tasks.base import Task
 
 Level = Literal["params", "last", "representation"]
 
@@ -23,7 +27,7 @@ class BalanceConfig:
     """Options of every balance.
 
     Args:
-        importance: the user's weight of tasks, on top of the rule's own (Vandenhende 2022, section 6.5,
+        importance: the user's weight of tasks, on top of the rule's own (Vandenhende 2022, section 6.3.3,
             heuristic 3); 1 for those not named.
         level: where a rule on gradients looks at them: params (all shared parameters), last (the last shared
             layer) or representation (what all task parts read); the rule's own choice when none.
@@ -231,6 +235,12 @@ class Objective(Protocol):
     def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sum ``.grad`` of these over the processes."""
 
+    def images(self, part: Any) -> Tensor:
+        """What the network takes of a part."""
+
+    def losses(self, part: Any, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Losses of one part in full precision, with their graph, of which the balance is told nothing."""
+
 
 @dataclass
 class Sample:
@@ -270,6 +280,9 @@ class Training:
             a schedule takes them; each acts as one task.
         track_distance: whether the way through the shared parameters is measured.
         families: of the distribution that each task's predictions stand for: categorical, bernoulli or gaussian.
+        kinds: the tasks by name, those that the schedule added included.
+        batches_of: makes a function from a number to the parts of a batch of another split, as those of training.
+        pool: sums a tensor over the processes.
     """
 
     model: nn.Module
@@ -283,6 +296,9 @@ class Training:
     groups: dict[str, list[str]]
     track_distance: bool = False
     families: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, Task] = field(default_factory=dict)
+    batches_of: Callable[[str], Callable[[int], Sequence[Any]]] | None = None
+    pool: Callable[[Tensor], Tensor] = lambda value: value
 
 
 class Schedule(ABC):
@@ -312,6 +328,20 @@ class Schedule(ABC):
         raise UserError(f"balance '{BALANCES.name_of(type(balance))}' {reason}, and schedule "
                         f"'{SCHEDULES.name_of(type(self))}' takes the tasks apart: choose --schedule.name shared, or "
                         "another balance")
+
+    @classmethod
+    def added_tasks(cls, tasks: Mapping[str, Task], labels: Mapping[str, Label],
+                    options: Mapping[str, Any]) -> dict[str, Task]:
+        """Tasks that the network gets besides those of the data set; the schedule makes their targets itself.
+
+        They are of the image, not dense, and only trained: they are not evaluated.
+
+        Args:
+            tasks: the data set's, by name.
+            labels: of the data set.
+            options: of the schedule.
+        """
+        return {}
 
     @property
     def optimizers(self) -> list[Any]:
