@@ -13,14 +13,16 @@ from accelerate import Accelerator
 from harness.config import Selection, digest, identity, option_defaults
 from harness.errors import UserError
 from harness.files import locked
+from transfer.classifiers.initialise import of_single_task
 from transfer.config import TransferConfig
-from transfer.network import build_network
+from transfer.network import build_network, fits_head
 from transfer.results import read_results
 from transfer.single_run import inputs, run_single
 from transfer.strategies.base import BalanceConfig
 from transfer.strategies.groups import ScheduleConfig
 
 CACHE = Path("outputs") / "single_task"
+ONE_SCALE = "deeplab"  # head that features of one scale are enough for
 
 
 def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str, dict[str, Any]] | None:
@@ -69,14 +71,18 @@ def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
     registry = config.model.registry
     options = {**option_defaults(registry.get("single_task")),
                **registry.get(config.model.name).single_task_options(config.model.options)}
-    if config.baseline_head not in (None, options["head"]):
-        options |= {"head": config.baseline_head, "head_options": None}
+    wanted = config.baseline_head or options["head"]
+    if config.baseline_head is None and "head" not in config.model.options and not fits_head(config, wanted):
+        wanted = ONE_SCALE  # the architecture's counterpart reads several scales, and there is one
+    if wanted != options["head"]:
+        options |= {"head": wanted, "head_options": None}
     common = dataclasses.replace(config.model.common, from_single_task="auto")  # of no meaning here
     # A learned or adaptive balance has nothing to balance here, nor a partition to divide.
     return dataclasses.replace(
         config, name=None, output=None, resume="auto", tasks=[task], auxiliary=[], baseline="none",
         baseline_head=None,
         task_options={task: config.task_options[task]} if task in config.task_options else {},
+        classifier=of_single_task(config, task),
         model=Selection("single_task", options, common, registry),
         balance=Selection("equal", {}, BalanceConfig(), config.balance.registry),
         schedule=Selection("shared", {}, ScheduleConfig(), config.schedule.registry),

@@ -35,19 +35,22 @@ def find_runs(paths: list[str]) -> list[dict[str, Any]]:
 
 
 def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Comparison") -> Table:
-    """``report.html`` of a comparison: the table, and every run's pictures."""
+    """``report.html`` of a comparison: the table, what strategies measured, and every run's pictures."""
     from transfer.report import table_section
+    from transfer.strategy_table import strategy_section, unusual_parts
 
     table = build_table(results)
-    sections = [table_section("Results", table)]
+    strategies = strategy_section(results)
+    sections = [table_section("Results", table), *([strategies] if strategies is not None else [])]
     for result in (result for result in results if "folder" in result):
         panels = Path(result["folder"]) / "figures" / "panels.png"
-        curves = panels.with_name("curves.png")
-        figures = [(file, caption) for file, caption in ((panels, "Image, truth, prediction"), (curves, "Curves"))
-                   if file.exists()]
+        pictures = ((panels, "Image, truth, prediction"), (panels.with_name("losses.png"), "Losses"),
+                    (panels.with_name("curves.png"), "Curves"))
+        figures = [(file, caption) for file, caption in pictures if file.exists()]
         if figures:
-            weights = result["weights"] or "random weights"
-            sections.append(Section(f"{result['name']}: {result['architecture']} from {weights}", figures=figures))
+            parts = [result["architecture"], *unusual_parts(result)]
+            title = f"{result['name']}: {', '.join(parts)} from {result['weights'] or 'random weights'}"
+            sections.append(Section(title, figures=figures))
     sections.append(Section("Markdown", code=table.markdown(), code_title="the table as Markdown"))
     sections.append(Section("LaTeX", code=table.latex(), code_title="the table as LaTeX"))
     write_report(path, title, sections)

@@ -10,6 +10,7 @@ from harness.loop import LoopConfig
 from harness.optimization import LR_SCHEDULES, OptimizerConfig
 from harness.registry import Registry
 from mtl_heads.registry import ARCHITECTURES
+from transfer.classifiers.base import SIMILARITIES, ClassifierConfig
 from transfer.data.base import DATASETS
 from transfer.strategies.base import BalanceConfig
 from transfer.strategies.groups import ScheduleConfig
@@ -108,6 +109,9 @@ class TransferConfig:
     schedule: Selection = selection(SCHEDULES, "shared", common=ScheduleConfig,
                                     help="whose step is taken when")
     partition: Selection = selection(PARTITIONS, "full", help="which parameters a task may use")
+    classifier: Selection = selection(SIMILARITIES, "none", common=ClassifierConfig,
+                                      help="how heads that classify images begin: from the classes of the weights' own "
+                                           "classifier, by which similarity")
     baseline: str = volatile("auto")
     baseline_head: str | None = volatile(None)
     augmentation: Selection = selection(AUGMENTATIONS, "geometric", help="augmentation of training samples")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,20 +19,23 @@ from harness.loop import train
 from harness.progress import progress
 from harness.run import Run
 from harness.sampling import Batches
-from harness.seeding import seed_everything
+from harness.seeding import derive_seed, seed_everything
 from harness.world import broadcast, main_first, sum_over_processes
 from mtl_heads.output import Output
+from transfer.classifiers.choice import check_classifiers
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet
 from transfer.data.loading import Augmented, Evaluated, loader_options
+from transfer.data.other_split import NumberedBatches
 from transfer.gradients.objective import RunObjective
 from transfer.gradients.passes import Part
-from transfer.network import build_network
+from transfer.network import Network, build_network
 from transfer.phases import Phases
 from transfer.strategies import with_options
 from transfer.strategies.base import Balance, BalanceConfig, LossBalance, Schedule, Training
 from transfer.strategies.groups import task_groups
 from transfer.strategies.registry import SCHEDULES
+from transfer.tasks.base import Task
 from transfer.transforms import as_size
 
 FORMAT = "tasklift-transfer/1"
@@ -50,17 +54,20 @@ class Transfer:
         losses: of the last step by task, summed over the processes when they are logged.
         best: best validation score so far.
         trouble: what was first wrong with the gradients; empty while nothing is.
+        others: batches of splits that the schedule learns from besides that of training.
     """
 
     def __init__(self, config: TransferConfig, world: Accelerator) -> None:
         self.config, self.world = config, world
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
         self.trouble = ""
+        self.others: list[NumberedBatches] = []
         self.first: dict[str, float] = {}
         self.data: DataSet = config.data.build()
         _check_evaluation(config, self.data)
-        names = [*config.tasks, *config.auxiliary]
-        self.tasks = self.data.choose(names, config.task_options)
+        self.tasks = tasks_of(config, self.data)
+        check_classifiers(config, self.tasks)
+        names = list(self.tasks)
         self.train_split = main_first(world, lambda: self.data.split("train"))
         seed_everything(config.seed, "weights")
         self.network = build_network(config, self.tasks).to(world.device)
@@ -93,8 +100,10 @@ class Transfer:
             model, names, self.balance, self.objective, self.optimizer,
             lambda groups: world.prepare(config.optimizer.build(groups)),
             {name: sizes.get(name, len(self.train_split)) for name in names}, config.seed, units,
-            config.schedule.common.track_distance, {name: task.family for name, task in self.tasks.items()})
+            config.schedule.common.track_distance, {name: task.family for name, task in self.tasks.items()},
+            self.tasks, self.batches_of, sum_over_processes)
         self.schedule: Schedule = config.schedule.build(self.training)
+        self.objective.check(config.accumulation * getattr(self.balance, "draws", 1))
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.schedule.optimizers]
         self.units = units
         self.batches = Batches(len(self.train_split), config.batch_size, self.phases.epochs, seed=config.seed,
@@ -117,15 +126,7 @@ class Transfer:
         for optimizer, rates in zip(self.schedule.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        images = batch["image"].to(device, non_blocking=True)
-        targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()
-                   if name in trained}
-        normalizers = self._normalizers(targets)
-        pieces = min(config.accumulation * getattr(self.balance, "draws", 1), len(images))
-        cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
-        share = 1 / (pieces * self.world.num_processes)
-        parts = [Part(part, {name: cut[name][i] for name in cut}, normalizers, share, i == pieces - 1)
-                 for i, part in enumerate(images.tensor_split(pieces))]
+        parts = self._parts(batch, trained)
         if len(self.phases) > 1:
             self.training.tasks = trained
         self.objective.number = self.step
@@ -139,6 +140,37 @@ class Transfer:
             self.loss = self.loss * torch.nan
         if self.partition is not None:
             self.partition.after_step(self.step, self.batches.steps_per_epoch)
+
+    def _parts(self, batch: dict[str, Any], trained: Sequence[str]) -> list[Part]:
+        """A collated batch on the device, cut for gradient accumulation."""
+        device = self.world.device
+        images = batch["image"].to(device, non_blocking=True)
+        targets = {name: value.to(device, non_blocking=True) for name, value in batch["targets"].items()
+                   if name in trained}
+        normalizers = self._normalizers(targets)
+        pieces = min(self.config.accumulation * getattr(self.balance, "draws", 1), len(images))
+        cut = {name: value.tensor_split(pieces) for name, value in targets.items()}
+        share = 1 / (pieces * self.world.num_processes)
+        return [Part(part, {name: cut[name][i] for name in cut}, normalizers, share, i == pieces - 1)
+                for i, part in enumerate(images.tensor_split(pieces))]
+
+    def batches_of(self, split: str) -> Callable[[int], list[Part]]:
+        """Batches of another split by number, for a schedule that learns from two; made as those of training.
+
+        Raises:
+            UserError: there is no such split, or the run is evaluated on it.
+        """
+        config, world = self.config, self.world
+        _check_other_split(config, self.data, split)
+        samples, seed = main_first(world, lambda: self.data.split(split)), derive_seed(config.seed, split)
+        batches = Batches(len(samples), config.batch_size, self.phases.epochs, seed=seed, rank=world.process_index,
+                          world=world.num_processes)
+        longest = len(self.train_split) // config.batch_size + 1  # steps of an epoch of training
+        batches.epochs = -(-self.phases.epochs * longest // batches.steps_per_epoch)
+        numbered = NumberedBatches(Augmented(samples, self.tasks, config.augmentation.build(), seed), batches,
+                                   lambda: self._loading(persistent=False))
+        self.others.append(numbered)
+        return lambda number: self._parts(numbered(number), list(self.tasks))
 
     def _normalizers(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Counts of labels in the whole batch, over all processes, in one exchange.
@@ -200,7 +232,11 @@ class Transfer:
         loader = DataLoader(Augmented(self.train_split, self.tasks, config.augmentation.build(), config.seed),
                             batch_sampler=self.batches, **self._loading(persistent=True))
         self.model.train()
-        return train(self, loader, run, self.world, config.loop, description)
+        try:
+            return train(self, loader, run, self.world, config.loop, description)
+        finally:
+            for source in self.others:
+                source.close()
 
     def end_of_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """Validation, where it is due: its metrics, and whether they are the best so far."""
@@ -311,13 +347,60 @@ def check(config: TransferConfig) -> None:
     """
     data = config.data.build()
     _check_evaluation(config, data)
-    names = [*config.tasks, *config.auxiliary]
-    network = build_network(config, data.choose(names, config.task_options))
-    balance_of(config, list(task_groups(names, config.schedule.common.groups, config.seed)))
+    tasks = tasks_of(config, data)
+    network = build_network(config, tasks)
+    check_classifiers(config, tasks)
     config.augmentation.build()
     config.lr_schedule.build()
     config.optimizer.build(_groups_of(network.model, config.model.name))
     Phases(network.model, config)
+    _check_strategy(config, data, tasks, network)
+
+
+def _check_strategy(config: TransferConfig, data: DataSet, tasks: dict[str, Task], network: Network) -> None:
+    """Put the parts of the strategy together, as the run will, for what they refuse of one another.
+
+    Raises:
+        UserError: they do not go together, or with the network.
+    """
+    model, names = network.model, list(tasks)
+    units = task_groups(names, config.schedule.common.groups, config.seed)
+    balance = balance_of(config, list(units))
+    passes = SimpleNamespace(model=model, wrapped=model)  # nothing passes through them
+    objective = RunObjective(passes, balance, units, tasks, lambda value: value, 1, config.seed)
+
+    def batches_of(split: str) -> Callable[[int], list[Part]]:
+        _check_other_split(config, data, split)
+        return lambda number: []
+
+    config.schedule.build(Training(
+        model, names, balance, objective, config.optimizer.build(_groups_of(model, config.model.name)),
+        config.optimizer.build, dict.fromkeys(names, 1), config.seed, units,
+        families={name: task.family for name, task in tasks.items()}, kinds=tasks, batches_of=batches_of))
+    objective.check(config.accumulation * getattr(balance, "draws", 1))
+
+
+def _check_other_split(config: TransferConfig, data: DataSet, split: str) -> None:
+    """Refuse a split that a schedule cannot learn from."""
+    name = config.schedule.name
+    if split not in data.splits:
+        raise UserError(f"schedule '{name}' learns from split '{split}', and data set '{config.data.name}' has "
+                        f"{', '.join(data.splits)}: hold samples out for it (--data.val_count, where the data set has "
+                        "that), or let the schedule take the training samples")
+    if split == config.evaluation.split:
+        raise UserError(f"schedule '{name}' learns from split '{split}', and evaluation.split is the same: evaluate "
+                        "on another split")
+
+
+def tasks_of(config: TransferConfig, data: DataSet) -> dict[str, Task]:
+    """The tasks of a run by name: main ones, auxiliary ones, and those that its schedule adds.
+
+    Raises:
+        UserError: a task that the data set has not, or options that do not fit.
+    """
+    tasks = data.choose([*config.tasks, *config.auxiliary], config.task_options)
+    schedule = SCHEDULES.get(config.schedule.name)
+    return tasks | schedule.added_tasks(tasks, data.labels, config.schedule.options)
 
 
 def balance_of(config: TransferConfig, units: Sequence[str]) -> Balance:

@@ -33,7 +33,7 @@ class FrontEnd(nn.Module):
         self.model, self.entry = model, entry
 
     def forward(self, images: Tensor, tasks: Iterable[str] | None = None) -> Any:
-        output = self.model(images, tasks)
+        output = self.model(images, tasks, intermediate=True)
         initial = output.intermediate[self.entry] if output.intermediate else {}
         kept = {task: initial.get(task, value) for task, value in output.predictions.items()}
         return output._replace(predictions=kept, intermediate=[])
@@ -41,6 +41,9 @@ class FrontEnd(nn.Module):
 
 def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
     """Metrics of the initial predictions, coarse to fine, and of the final ones.
+
+    Image tasks are predicted once, so they have a value in the last row only; Δ_MTL is over the others in
+    every row.
 
     Args:
         folder: of a finished run.
@@ -63,9 +66,10 @@ def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, 
     transfer = Transfer(config, world)
     model = transfer.model
     strides = getattr(model, "intermediate_strides", [])
-    if not strides:
+    maps = [task for task in config.tasks if task in getattr(model, "map_tasks", ())]
+    if not strides or not maps:
         raise UserError(f"{folder}: architecture '{config.model.name}' makes no initial predictions: give a run of "
-                        "pad_net, pap_net, jtrl or mti_net")
+                        "pad_net, pap_net, jtrl or mti_net whose tasks are not all of images")
     transfer.load_state_dict(weights_of(folder))
 
     single = results["single_task"]
@@ -74,10 +78,12 @@ def front_end_results(folder: Path, split: str | None = None) -> list[dict[str, 
     networks = [(f"front-end 1/{strides[i]}", FrontEnd(model, i)) for i in reversed(range(len(strides)))]
     for name, network in [*networks, ("final output", model)]:
         transfer.network.model = network
+        found = transfer.evaluate(config.evaluation.split, bar=True)
         row = {"name": name, "architecture": f"{config.model.name}, {name}", "split": config.evaluation.split,
-               "metrics": transfer.evaluate(config.evaluation.split, bar=True),
+               "metrics": {task: found[task] for task in maps}, "delta_tasks": maps,
                "primary": results["primary"], "higher_is_better": results["higher_is_better"]}
-        rows.append(compare_with(row, singles) if singles else row)
+        row = compare_with(row, singles) if singles else row
+        rows.append({**row, "metrics": found} if network is model else row)
     return rows
 
 
@@ -94,6 +100,10 @@ def main() -> int:
     folder = run_folder(arguments.run)
     rows = front_end_results(folder, arguments.split)
     print(build_table(rows).text())
+    once = [task for task in rows[-1]["metrics"] if task not in rows[-1]["delta_tasks"]]
+    if once:
+        delta = "; Δ_MTL is over the other tasks" if "delta_mtl" in rows[-1] else ""
+        print(f"{', '.join(once)}: predicted once{delta}")
     write_text(folder / "front_end.json", json.dumps(rows, indent=2) + "\n")
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,10 @@ from torch import nn
 
 from harness.errors import UserError
 from mtl_heads import build_model
-from mtl_heads.backbones import create_backbone
+from mtl_heads.backbones import create_backbone, remember
 from mtl_heads.dry_run import input_channels
+from mtl_heads.encoder import Encoder, Pyramid
+from mtl_heads.registry import HEADS
 from transfer.config import TransferConfig
 from transfer.tasks.base import Task
 
@@ -56,6 +60,10 @@ class Network:
 def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
     """Build it, and load the backbone's weights where the configuration names some.
 
+    Args:
+        config: of the run.
+        tasks: all of them, by name: main ones, those that its schedule adds, auxiliary ones.
+
     Raises:
         UserError: unknown names, or weights that do not fit the backbone.
     """
@@ -72,7 +80,7 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
         if not tasks[task].dense:
             raise UserError(f"auxiliary task '{task}' has one label per image, and auxiliary tasks are dense: put it "
                             "in tasks")
-    main = {task: tasks[task] for task in config.tasks}
+    main = {name_: task for name_, task in tasks.items() if name_ not in config.auxiliary}
     network = build_model(
         config.model.name, backbone,
         dense={name_: task.channels for name_, task in main.items() if task.dense},
@@ -81,6 +89,42 @@ def build_network(config: TransferConfig, tasks: dict[str, Task]) -> Network:
         **config.model.options,
     )
     return Network(config.partition.build(network, seed=config.seed), name, mean, std)
+
+
+def fits_head(config: TransferConfig, head: str) -> bool:
+    """Whether a head can read what the configured backbone and neck give; some need several scales.
+
+    Raises:
+        UserError: the backbone or the neck cannot be made.
+    """
+    from pretrain import inspect_checkpoint
+
+    model, options = config.model.common, config.model.options
+    name = model.backbone or (inspect_checkpoint(model.weights).architecture if model.weights else "resnet18")
+    if name is None:
+        return True
+    kind = HEADS.get(head)
+    made = {"output_stride": options.get("output_stride"), "neck": options.get("neck") or "none",
+            "neck_options": options.get("neck_options"), "backbone_options": model.backbone_options,
+            "finest_stride": kind.finest_stride}
+    pyramid = _pyramid(name, json.dumps(made, sort_keys=True))
+    try:
+        with torch.device("meta"):
+            kind(pyramid, 1)
+    except UserError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=16)
+def _pyramid(name: str, options: str) -> Pyramid:
+    """What an encoder gives; its options are JSON. It has no weights where it can do without."""
+    try:
+        with torch.device("meta"):
+            return Encoder(name, **json.loads(options)).pyramid
+    except (UserError, RuntimeError, NotImplementedError):
+        with torch.random.fork_rng(devices=[]):
+            return Encoder(name, **json.loads(options)).pyramid
 
 
 def _of_channels(values: Sequence[float], channels: int) -> torch.Tensor:
@@ -111,4 +155,5 @@ def _pretrained(config: TransferConfig, output_stride: int | None) -> tuple[nn.M
                 option = " (option --model.backbone)" if "architecture" in str(error) else ""
                 raise CheckpointError(f"{error}{option}") from error
             del wanted[refused or "output_stride"]
-    return backbone, backbone.pretrained_cfg["architecture"]
+    name = backbone.pretrained_cfg["architecture"]
+    return remember(backbone, name, model.backbone_options), name

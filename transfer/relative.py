@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def relative_resources(
 
     Args:
         config: of the multi-task run.
-        tasks: of its network.
+        tasks: of its network; those that its schedule added have no single-task network.
         backbone: timm name of its backbone.
         own: what its network costs.
         image_size: for which multiply-adds are counted.
@@ -36,6 +37,9 @@ def relative_resources(
         **single_task_config(config, config.tasks[0]).model.options,
         "backbone_options": config.model.common.backbone_options or None,
     }
+
+    tasks = dataclasses.replace(tasks, image={name: count for name, count in tasks.image.items()
+                                              if name in config.tasks})
 
     def make(one: Tasks) -> Any:
         return build_model("single_task", backbone, one.dense, one.image, **options)

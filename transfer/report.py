@@ -16,6 +16,9 @@ from harness.run import Run, read_metrics
 from transfer.data.loading import Evaluated
 from transfer.engine import Transfer
 from transfer.results import joined_singles
+from transfer.strategies.registry import BALANCES
+from transfer.strategy_figures import draw_losses, draw_many, draw_strategy, relative, series
+from transfer.strategy_table import strategy_section
 from transfer.table import Table, build_table
 
 
@@ -23,12 +26,16 @@ def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, 
     """``report.html`` of one run: table, the panels drawn before, curves, every metric, configuration."""
     rows = [*([joined_singles(singles)] if singles else []), results]
     panels = run.figures / "panels.png"
-    curves = Curves(_panels(read_metrics(run.folder))).draw(run.figures / "curves.png")
+    log, tasks = read_metrics(run.folder), [*run.config.tasks, *run.config.auxiliary]
+    strategy = strategy_section([{**results, "folder": run.folder}], "Strategy")
+    if strategy is not None:
+        strategy.figures = list(draw_strategy(log, run.figures, tasks, _seen(run.config)))
     sections = [
         table_section("Result", build_table(rows), _reference(results)),
         Section("Predictions", figures=[(panels, f"Image, then truth and prediction of each task, "
                                                  f"{results['split']} split")]),
-        Section("Curves", figures=[(curves, "Every logged step")]),
+        Section("Curves", figures=_curves(log, run.figures, tasks)),
+        *([strategy] if strategy is not None else []),
         Section("All metrics", header=("task", "metric", "value", *(["single-task"] if singles else [])),
                 rows=_metric_rows(results)),
         Section("Configuration", code=yaml.safe_dump(as_dict(run.config), sort_keys=False)),
@@ -96,25 +103,35 @@ def _words(transfer: Transfer, name: str, sample: Any, predictions: dict[str, to
     return f"{name}: {found}" + (f" (truth: {task.caption(truth)})" if truth is not None else "")
 
 
-def _panels(lines: list[dict[str, Any]]) -> dict[str, Any]:
+def _curves(log: list[dict[str, Any]], folder: Path, tasks: list[str]) -> list[tuple[Path, str]]:
+    """Losses; validation where there was one; the learning rate."""
+    losses = draw_losses(log, folder, tasks)
+    figures = [(losses, "Losses, every logged step")] if losses is not None else []
+    validated = series(log, lambda line: {task: next(iter(metrics.values())) for task, metrics in line["val"].items()}
+                       if "val" in line else None, tasks)
     panels: dict[str, Any] = {}
+    if validated is not None and validated.few:
+        metrics = next(line["val"] for line in log if "val" in line)
+        for task, values in zip(validated.names, validated.values.T, strict=True):
+            known = np.isfinite(values)
+            title = f"{task} {next(iter(metrics.get(task, [''])))}, validation"
+            panels[title] = {task: (validated.steps[known], values[known])}
+    elif validated is not None:
+        path = draw_many(relative(validated), "metric, relative to the first one", folder / "validation.png")
+        figures.append((path, "Validation"))
+    rates = [(line["step"], line["lr"]) for line in log if "lr" in line]
+    if rates:
+        panels["learning rate"] = {"lr": tuple(zip(*rates, strict=True))}
+    caption = "Validation, and the learning rate" if len(panels) > 1 else "The learning rate"
+    return [*figures, (Curves(panels).draw(folder / "curves.png"), caption)]
 
-    def series(title: str, label: str, pairs: list[tuple[int, float]]) -> None:
-        if pairs:
-            panels.setdefault(title, {})[label] = tuple(zip(*pairs, strict=True))
 
-    names = [key for key in dict.fromkeys(key for line in lines for key in line) if key.startswith("loss_")]
-    for key in names:
-        task = key.removeprefix("loss_")
-        series(f"loss of {task}", task, [(line["step"], line[key]) for line in lines if key in line])
-    validated = [line for line in lines if "val" in line]
-    for task in validated[0]["val"] if validated else []:
-        metric = next(iter(validated[0]["val"][task]))
-        series(f"{task} {metric}, validation", metric,
-               [(line["step"], line["val"][task][metric]) for line in validated
-                if line["val"][task][metric] is not None])
-    series("learning rate", "lr", [(line["step"], line["lr"]) for line in lines if "lr" in line])
-    return panels
+def _seen(config: Any) -> str:
+    """What a balance on gradients takes them with respect to."""
+    common = config.balance.common
+    level = (common and common.level) or getattr(BALANCES.get(config.balance.name), "level", "")
+    return {"params": "all shared parameters", "last": "the last shared layer",
+            "representation": "the representation that all tasks read"}.get(level, "")
 
 
 def _metric_rows(results: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -15,12 +15,13 @@ from transfer.config import TransferConfig
 def inputs(config: TransferConfig) -> dict[str, Any]:
     """Digests of what a configuration only names: the content of the weights, and the data."""
     from pretrain.checkpoints import content_digest
+    from transfer.classifiers.initialise import table_digests
     from transfer.single_task_start import single_task_digests
 
     weights = config.model.common.weights
     found = {"weights": content_digest(weights) if weights else None, "data": config.data.build().fingerprint()}
-    starts = single_task_digests(config)
-    return found | ({"from_single_task": starts} if starts else {})
+    starts, tables = single_task_digests(config), table_digests(config)
+    return found | ({"from_single_task": starts} if starts else {}) | ({"classifier": tables} if tables else {})
 
 
 def run_single(config: TransferConfig, world: Accelerator, description: str = "transfer",
@@ -39,6 +40,7 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
     Returns:
         0 when done, or 128 + the signal that asked to stop.
     """
+    from transfer.classifiers.initialise import begin_classifiers
     from transfer.engine import Transfer
     from transfer.report import draw_panels, write_transfer_report
     from transfer.results import collect_results, compare_with
@@ -61,7 +63,9 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
         if checkpoint is not None:
             transfer.load_state_dict(checkpoint)
             world.print(f"continues {checkpoint} at step {transfer.step}")
-        elif starts:
+        else:
+            begin_classifiers(transfer, folder)
+        if starts:
             load_single_tasks(transfer.model, starts)
             world.print(f"starts from {', '.join(str(path.parents[1]) for path in starts.values())}")
         run.begin(transfer.step)

@@ -33,6 +33,8 @@ CASES = {
     "individual": ([GROUPS, "--schedule.name", "individual", "--balance.name", "uncertainty"],) * 2,
     "individual optimizers": ([GROUPS, "--schedule.name", "individual_optimizers"],) * 2,
     "roaming": ([GROUPS, "--partition.name", "maximum_roaming"],) * 2,
+    "maxl": ([GROUPS, "--tasks", "[scene]", "--schedule.name", "maxl", "--schedule.batches", "train",
+              "--schedule.generator_lr", "0.1", "--schedule.generator_l1", "0"],) * 2,  # |x| at 0 turns on noise
     "one task after another": ([GROUPS, "--model.name", "progressive", "--tasks", "[depth, normals]", "--epochs", "1"],
                                ) * 2,
 }

@@ -21,6 +21,23 @@ def test_scores_of_every_scale_of_mti_net(programs):
     assert len(depths) == 5 and all(row["name"] in done.out for row in rows)
 
 
+def test_image_tasks_are_left_out_of_initial_rows(programs):
+    """They are predicted once: with their final value, every row's Δ would have it too."""
+    arguments = ("--model.name=pad_net", "--model.channels=8", "--tasks=[depth, scene]", "--epochs=1",
+                 "--baseline=auto")
+    assert programs.main("transfer", "--name=pad", *arguments).code == 0
+    done = programs.call("transfer.front_end", "pad")
+    assert done.code == 0, done.err
+    first, last = json.loads((programs.folder / "outputs/pad/front_end.json").read_text())
+    results = json.loads((programs.folder / "outputs/pad/results.json").read_text())
+    assert list(first["metrics"]) == ["depth"] and last["metrics"] == results["metrics"]
+    single = results["single_task"]["depth"]["RMSE"]
+    for row in (first, last):
+        assert row["delta_mtl"] == pytest.approx(100 * (single - row["metrics"]["depth"]["RMSE"]) / single)
+    assert "scene: predicted once; Δ_MTL is over the other tasks" in done.out
+    assert first["metrics"]["depth"] != last["metrics"]["depth"]
+
+
 def test_networks_without_initial_predictions_are_refused(programs):
     assert programs.main("transfer", "--name=plain", "--model.head=fcn", "--tasks=[depth]").code == 0
     assert "makes no initial predictions" in programs.call("transfer.front_end", "plain").error

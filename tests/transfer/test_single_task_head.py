@@ -13,6 +13,7 @@ from transfer.baselines import single_task_config
 from transfer.config import TransferConfig
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+VIT = ["--model.backbone=vit_tiny_patch16_224", "--model.backbone_options={embed_dim: 16, depth: 3, num_heads: 2}"]
 
 
 def options_of(*arguments: str) -> dict:
@@ -33,6 +34,14 @@ def options_of(*arguments: str) -> dict:
     (["--model.name=baseline"], "deeplab"),
     (["--model.name=mtan", "--model.head=fcn"], "fcn"),
     (["--model.name=mti_net", "--baseline_head=psp"], "psp"),
+    (["--model.name=pad_net", *VIT], "deeplab"),
+    (["--model.name=pap_net", *VIT], "deeplab"),
+    (["--model.name=mti_net", "--model.scales=1", *VIT], "deeplab"),
+    (["--model.name=pad_net", "--model.neck=simple_pyramid", *VIT], "hrnet"),
+    (["--model.name=pad_net", "--baseline_head=fcn", *VIT], "fcn"),
+    (["--model.name=mti_net", "--model.scales=1"], "hrnet"),
+    (["--model.name=unet", "--model.backbone=lenet", "--model.backbone_options={hidden: 0}"], "unet"),
+    (["--model.name=baseline", "--model.head=hrnet", *VIT], "hrnet"),
     (["--model.name=mtan", "--model.head=fcn", "--baseline_head=psp"], "psp"),
 ])
 def test_head(arguments, head):
@@ -76,6 +85,26 @@ def test_runs_state_it(programs):
     compared = programs.call("transfer.compare", "own", "other", "--report=page.html")
     assert compared.code == 0 and compared.out.count("single_task") == 2, compared.out
     assert " *</td>" in (programs.folder / "page.html").read_text()
+
+
+def test_features_of_one_scale(programs):
+    """The counterpart of an architecture of several scales takes a head that one is enough for."""
+    options = ["--model.name=pad_net", "--model.channels=8", "--tasks=[depth]", "--epochs=1", "--baseline=auto", *VIT]
+    done = programs.main("transfer", "--name=vit", *options)
+    assert done.code == 0, done.err
+    results = json.loads((programs.folder / "outputs/vit/results.json").read_text())
+    assert results["single_task_head"] == "deeplab" and results["delta_mtl"] is not None
+
+
+def test_choosing_the_head_makes_no_random_numbers():
+    import torch
+
+    from transfer import network
+
+    network._pyramid.cache_clear()
+    before = torch.get_rng_state()
+    assert [options_of("--model.name=pad_net", *more)["head"] for more in ([], VIT)] == ["hrnet", "deeplab"]
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_head_that_does_not_fit_is_told_before_anything_is_trained(programs):

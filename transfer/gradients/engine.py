@@ -135,6 +135,20 @@ class GradientEngine:
             raise UserError(f"balance '{self.name}' cannot run in mode lean, since {reason}: set --balance.mode kept")
         return bool(reason) or mode == "kept" or (mode == "auto" and fits(self.shared, len(self.units)))
 
+    def check(self, parts: int) -> None:
+        """Refuse batches of so many parts, where they cannot be worked on one by one.
+
+        Raises:
+            UserError: they cannot.
+        """
+        whole = self.jacobian_rule and self.level == "representation" and not self.balance.componentwise
+        if whole and (parts > 1 or self.processes > 1):
+            raise UserError(f"balance '{self.name}' needs the representation of the whole batch at once: set "
+                            "--accumulation 1 and use one process, or set --balance.level params")
+        if parts > 1 and self.level == "params" and self.balance.common.mode == "lean":
+            raise UserError("--balance.mode lean frees gradients, and those of a batch's parts must be added up first: "
+                            "set --accumulation 1, or --balance.mode kept")
+
     # -- a step -----------------------------------------------------------------------------------
 
     def step(self, parts: Sequence[Part], present: Tensor, number: int) -> Tensor:
@@ -171,9 +185,6 @@ class GradientEngine:
         if not self.jacobian_rule:
             self._apply(looks, self._solve(gramian, losses, present, number), below=True)
             return
-        if (len(looks) > 1 or self.processes > 1) and not self.balance.componentwise:
-            raise UserError(f"balance '{self.name}' needs the representation of the whole batch at once: set "
-                            "--accumulation 1 and use one process, or set --balance.level params")
         rows = self._watch(gramian, losses, present)
         directions = []
         for look in looks:
@@ -187,9 +198,6 @@ class GradientEngine:
     def _at_parameters(self, parts: Sequence[Part], present: Tensor, number: int) -> list[_Look]:
         halves, several = self._halves(parts), len(parts) > 1
         keep = self.keeps or (several and self.level == "params")
-        if keep and self.balance.common.mode == "lean":
-            raise UserError("--balance.mode lean frees gradients, and those of a batch's parts must be added up first: "
-                            "set --accumulation 1, or --balance.mode kept")
         counted = {id(value) for value in self.chosen}
         pool = self.pool if self.processes > 1 else None
         jacobians = [Jacobian(len(self.units), keep=keep or self.balance.draws > 1, pool=pool, parts=len(half),

@@ -61,10 +61,23 @@ class RunObjective:
     def trouble(self) -> str:
         return self.engine.trouble if self.engine is not None else ""
 
+    def check(self, parts: int) -> None:
+        """Refuse batches of so many parts, where the rule needs the whole batch at once.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.engine is not None:
+            self.engine.check(parts)
+        elif not self.balance.linear and parts > 1:
+            raise UserError(f"balance '{BALANCES.name_of(type(self.balance))}' needs the losses of the whole batch "
+                            "before any gradient: set --accumulation 1")
+
     # -- for schedules ----------------------------------------------------------------------------
 
     def accumulate(self, parts: Sequence[Part], tasks: Sequence[str]) -> dict[str, Tensor]:
         """See :class:`transfer.strategies.base.Objective`."""
+        self.check(len(parts))
         members = self._members(tasks)
         present = self._present(parts[0], members)
         if len(members) < len(self.units) and not bool(present.any()):
@@ -76,9 +89,6 @@ class RunObjective:
             self._observe(self.pool(losses) if self.processes > 1 else losses, present)
             return dict(zip(self.units, losses, strict=True))
         wrapped = self.passes.wrapped is not self.passes.model and len(members) == len(self.units)
-        if not self.balance.linear and len(parts) > 1:
-            raise UserError(f"balance '{BALANCES.name_of(type(self.balance))}' needs the losses of the whole batch "
-                            "before any gradient: set --accumulation 1")
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for part in parts:

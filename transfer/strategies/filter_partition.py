@@ -92,12 +92,12 @@ class _TaskByTask:
         """All parts of one task's forward read one representation; those of different tasks do not."""
         return self.partition.task is not None
 
-    def forward(self, images: Tensor, tasks: Iterable[str] | None = None) -> Output:
+    def forward(self, images: Tensor, tasks: Iterable[str] | None = None, **options: Any) -> Output:
         predictions: dict[str, Tensor] = {}
         intermediate: list[dict[str, Tensor]] = []
         for task in self.task_set.select(tasks):
             with self.partition.using(task):
-                output = super().forward(images, [task])
+                output = super().forward(images, [task], **options)
             # What this forward found for other tasks on the way is no prediction of theirs.
             predictions.update({task: output.predictions[task]} if task in output.predictions else {})
             for number, maps in enumerate(output.intermediate):
