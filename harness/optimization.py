@@ -38,7 +38,8 @@ class OptimizerConfig:
         """Make it.
 
         Args:
-            parameters: parameters, or groups of them; a group's ``lr_scale`` multiplies its learning rate.
+            parameters: parameters, or groups of them; a group's ``lr_scale`` multiplies its learning rate, with
+                adaptive optimisers its ``adaptive_lr_scale`` where it has one.
 
         Raises:
             UserError: timm knows no optimiser of that name, or an option does not fit it.
@@ -51,8 +52,10 @@ class OptimizerConfig:
                                             momentum=self.momentum, filter_bias_and_bn=False, **self.options)
         except (ValueError, TypeError, AssertionError) as error:
             raise UserError(f"optimizer '{self.name}' with {self.options}: {error}") from error
+        adaptive = is_adaptive(optimizer)
         for group in optimizer.param_groups:
-            group["lr"] *= group.get("lr_scale", 1.0)
+            scale = group.get("lr_scale", 1.0)
+            group["lr"] *= group.get("adaptive_lr_scale", scale) if adaptive else scale
         return optimizer
 
     def apply_to(self, optimizer: torch.optim.Optimizer) -> None:
@@ -60,6 +63,15 @@ class OptimizerConfig:
         given = {"weight_decay": self.weight_decay, "momentum": self.momentum, **self.options}
         for group in optimizer.param_groups:
             group.update({key: value for key, value in given.items() if key in group})
+
+
+def is_adaptive(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the length of steps depends on the rate alone and not on that of the gradients: all but SGD's variants.
+
+    Multiples of the rate that are published for SGD are then out of place.
+    """
+    inner = getattr(optimizer, "_base_optimizer", optimizer)  # of timm's Lookahead
+    return not type(inner).__name__.upper().startswith("SGD")
 
 
 @LR_SCHEDULES.register("cosine")

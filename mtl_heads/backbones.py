@@ -39,6 +39,34 @@ def create_backbone(
     Raises:
         UserError: timm does not know the name, or the model does not take the options.
     """
+    return remember(_backbone(name, output_stride, options), name, options)
+
+
+def remember(backbone: nn.Module, name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Note on a backbone how it was made, which an encoder that is given the module could not know.
+
+    Args:
+        backbone: the model; returned.
+        name: timm's name of it.
+        options: keyword arguments that it was created with.
+    """
+    backbone.timm_name = name
+    backbone.asked_indices = (options or {}).get("out_indices")
+    return backbone
+
+
+def called(backbone: nn.Module) -> str:
+    """What messages call a backbone."""
+    name = getattr(backbone, "timm_name", None)
+    return f"the given {type(backbone).__name__}" if name is None else f"backbone '{name}'"
+
+
+def asked_for_features(backbone: nn.Module) -> bool:
+    """Whether somebody chose the features that the backbone returns."""
+    return getattr(backbone, "asked_indices", None) is not None
+
+
+def _backbone(name: str, output_stride: int | None, options: Mapping[str, Any] | None) -> nn.Module:
     options = dict(options or {})
     if "output_stride" in options:
         output_stride = options.pop("output_stride") if output_stride is None else output_stride

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_RESERVED = frozenset(dir(nn.ModuleDict()))
+from harness.errors import UserError
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -44,20 +44,25 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 class PerTask(nn.ModuleDict):
     """One module per task, whatever the task is called.
 
-    ``nn.ModuleDict`` refuses names of its own methods, yet ``train`` is a class of Cityscapes: such
-    a task's module is kept under ``train_``.
+    ``nn.ModuleDict`` refuses names of its own attributes, yet ``train`` is a class of Cityscapes: such
+    a task's module is kept under ``train~``, which no task can be called.
+
+    Raises:
+        UserError: two tasks would have the same name in state dicts.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.tasks = tuple(modules)
         for task, module in modules.items():
+            if task in self:
+                raise UserError(f"task '{task}' has the name of another one's modules: give it another name")
             self[task] = module
 
     @staticmethod
     def key(task: str) -> str:
         """The name under which the module of ``task`` is in state dicts."""
-        return f"{task}_" if task in _RESERVED else task
+        return f"{task}~" if task in _RESERVED else task
 
     def __getitem__(self, task: str) -> nn.Module:
         return self._modules[self.key(task)]
@@ -67,3 +72,7 @@ class PerTask(nn.ModuleDict):
 
     def __contains__(self, task: str) -> bool:
         return self.key(task) in self._modules
+
+
+#: Names that a module of a task cannot have: attributes of this class, and of those that are derived from it.
+_RESERVED = frozenset([*dir(nn.ModuleDict()), *vars(PerTask), "tasks", "vandenhende_prefix"])

@@ -17,6 +17,8 @@ from mtl_heads.stages import stages_of
 from mtl_heads.task_heads import TaskHeads
 from mtl_heads.tasks import Tasks
 
+PUBLISHED_LR_MULTIPLIER = 100.0  # made for SGD (Misra et al., 2016; Gao et al., 2019)
+
 
 class Exchange(nn.Module):
     """What the columns do with one feature map each."""
@@ -40,7 +42,8 @@ class Columns(MultiTaskModel):
         tasks: any.
         alpha: first weight of a task's own features.
         beta: first weight of each other task's features.
-        lr_multiplier: the exchanges' learning rate is that of the run times this.
+        lr_multiplier: the exchanges' learning rate is that of the run times this; by default 100 with SGD, and
+            1 with adaptive optimisers.
         head: head of the dense tasks; image tasks have a linear one.
         head_options: options of that head.
         neck: what stands between each backbone and its head.
@@ -62,7 +65,7 @@ class Columns(MultiTaskModel):
         *,
         alpha: float = 0.9,
         beta: float = 0.1,
-        lr_multiplier: float = 100.0,
+        lr_multiplier: float | None = None,
         head: str = "deeplab",
         head_options: dict[str, Any] | None = None,
         neck: str = "none",
@@ -78,7 +81,7 @@ class Columns(MultiTaskModel):
             neck_options=neck_options,
             backbone_options=backbone_options,
         )
-        if not lr_multiplier > 0:
+        if lr_multiplier is not None and not lr_multiplier > 0:
             raise UserError(f"lr_multiplier is {lr_multiplier}: give a positive number")
         channels = stages_of(encoder).channels
         self.encoders = PerTask(dict(zip(tasks.all, encoder.copies(len(tasks.all)), strict=True)))
@@ -113,7 +116,9 @@ class Columns(MultiTaskModel):
         return self._output(maps)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return self._groups(self.exchanges.parameters(), self.lr_multiplier)
+        if self.lr_multiplier is not None:
+            return self._groups(self.exchanges.parameters(), self.lr_multiplier)
+        return self._groups(self.exchanges.parameters(), PUBLISHED_LR_MULTIPLIER, adaptive_lr_scale=1.0)
 
     def single_task_prefixes(self, task: str) -> dict[str, str]:
         head = f"heads.{self.heads.key(task)}."
@@ -135,7 +140,7 @@ class Columns(MultiTaskModel):
         stages = self._stages
         everybody = list(stages) if len(self.exchanges) else wanted
         last = next(iter(stages.values())).count - 1
-        states = {task: stages[task].start(images) for task in everybody}
+        states = dict.fromkeys(everybody, next(iter(stages.values())).start(images))  # the same for all
         history: dict[str, list[list[Tensor]]] = {task: [] for task in everybody}
         for i in range(last + 1):
             states = {task: stages[task].run(i, states[task]) for task in everybody}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.layers import GluMlp
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -17,28 +18,69 @@ from mtl_heads.tasks import Tasks
 
 #: Layers whose weights have one row per output channel.
 _ROWS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+#: What timm calls layers that compute queries, keys and values, or two of them: how many.
+_FUSED = {"qkv": 3, "kv": 2, "qk": 2}
 
 
 class Parts(nn.Module):
-    """A parameter that is kept in parts, a block of output channels each.
+    """A parameter that is kept in parts, each with its share of the output channels.
 
     Concatenating the parts of a layer's weight is the same as concatenating the features of one layer
-    per part, and costs one convolution instead of several.
+    per part, and costs one convolution instead of several. Where a layer computes several things side by
+    side, such as queries, keys and values, each part has its share of each of them.
 
     Args:
         count: number of parts.
+        sections: output channels of each thing that the layer computes.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, sections: Sequence[int]) -> None:
         super().__init__()
         self.count = count
+        self.sections = list(sections)
 
     def forward(self, *parts: Tensor) -> Tensor:
-        return torch.cat(parts)
+        if len(self.sections) == 1:
+            return torch.cat(parts)
+        shares = [part.split(sizes) for part, sizes in zip(parts, self._sizes(), strict=True)]
+        return torch.cat([share[i] for i in range(len(self.sections)) for share in shares])
 
     def right_inverse(self, whole: Tensor) -> list[Tensor]:
         """The parts, as even as they can be."""
-        return [part.clone() for part in whole.tensor_split(self.count)]
+        shares = [section.tensor_split(self.count) for section in whole.split(self.sections)]
+        return [torch.cat([share[i] for share in shares]) for i in range(self.count)]
+
+    def _sizes(self) -> list[list[int]]:
+        """Of each part its channels of each section."""
+        return [
+            [size // self.count + (i < size % self.count) for size in self.sections] for i in range(self.count)
+        ]
+
+
+def sections(module: nn.Module, channels: int, parent: nn.Module | None = None, name: str = "") -> list[int]:
+    """Output channels of each thing that a layer computes; most layers compute one.
+
+    Where those of each head of an attention follow one another, they count as one thing: tasks own heads.
+
+    Args:
+        module: the layer.
+        channels: that it has.
+        parent: what the layer is in.
+        name: of the layer in it.
+    """
+    count = 1
+    if isinstance(module, nn.MultiheadAttention):  # weights of its own
+        count = 3
+    elif isinstance(parent, GluMlp) and name == "fc1":  # values and gates
+        count = 2
+    elif name in _FUSED and isinstance(module, _ROWS):
+        by_head = getattr(parent, "head_first", False) or hasattr(parent, "key_dim")
+        count = 1 if by_head else _FUSED[name]
+        if isinstance(module, nn.Linear) and channels == 2 * module.in_features:  # queries come from elsewhere
+            count = 2
+    elif name == "in_proj" and hasattr(parent, "in_split"):  # an MLP beside the attention
+        return list(parent.in_split)
+    return [channels // count] * count if channels % count == 0 else [channels]
 
 
 @ARCHITECTURES.register("cooperative")
@@ -48,6 +90,7 @@ class Cooperative(Baseline):
     Each task owns a part of every layer's output channels; the parts of all tasks together are what
     the next layer and all heads read (Wu et al. 2023, section 2.2.3 and equations 1 and 2). So every
     loss reaches the whole encoder, and :meth:`encoder_parameters` says which part a task may train.
+    In transformers each has its share of the queries, the keys and the values.
 
     A layer with fewer channels than tasks, or a weight that has no output channels (a position
     embedding), goes to the tasks that own least so far.
@@ -124,14 +167,17 @@ def _divide(encoder: nn.Module, tasks: Sequence[str]) -> dict[str, list[str]]:
     owned: dict[str, list[str]] = {task: [] for task in tasks}
     sizes = dict.fromkeys(tasks, 0)
     for prefix, module in list(encoder.named_modules()):
+        above, _, own = prefix.rpartition(".")
+        parent = encoder.get_submodule(above) if prefix else None
         for name, value in list(module.named_parameters(recurse=False)):
-            rows = value.dim() == 1 or (name == "weight" and isinstance(module, _ROWS))
-            count = min(len(tasks), len(value)) if rows else 1
+            matrix = (name == "weight" and isinstance(module, _ROWS)) or name == "in_proj_weight"
+            parts_of = sections(module, len(value), parent, own) if matrix or value.dim() == 1 else [1]
+            count = min(len(tasks), *parts_of)
             path = f"{prefix}." if prefix else ""
             if count == 1:
                 parts = [f"{path}{name}"]
             else:
-                parametrize.register_parametrization(module, name, Parts(count))
+                parametrize.register_parametrization(module, name, Parts(count, parts_of))
                 parts = [f"{path}parametrizations.{name}.original{i}" for i in range(count)]
             # A channel has the same owner in every layer, unless there are not enough for all tasks.
             owners = tasks if count == len(tasks) else sorted(tasks, key=sizes.__getitem__)[:count]

@@ -20,7 +20,8 @@ class DecoderFocused(MultiTaskModel):
     """Base class of networks that predict every task once, and then again from what all tasks found.
 
     They share a whole encoder, and tasks interact while they are decoded (thesis, section 3.1.3).
-    Predictions before the last are in ``Output.intermediate``, and auxiliary tasks have only those.
+    Predictions before the last are in ``Output.intermediate``, and auxiliary tasks have only those. Main
+    tasks' are made in training mode, or where they are asked for: evaluation does not pay for them.
     Image tasks need no such decoding: each has a linear layer on the pooled coarsest features
     (thesis, section 5.4).
 
@@ -37,6 +38,8 @@ class DecoderFocused(MultiTaskModel):
     Raises:
         UserError: no task predicts a map.
     """
+
+    as_in_training: Mapping[str, Any] = {"intermediate": True}
 
     def __init__(
         self,
@@ -86,33 +89,52 @@ class DecoderFocused(MultiTaskModel):
         """For each entry of ``Output.intermediate``, the stride of the features it was predicted at."""
         raise NotImplementedError
 
+    def forward(self, images: Tensor, tasks: Iterable[str] | None = None, intermediate: bool | None = None) -> Output:
+        """Predict.
+
+        Args:
+            images: ``[B, C, H, W]``, normalised as the backbone was trained.
+            tasks: which tasks to predict; ``None`` means all.
+            intermediate: make main tasks' predictions before the last too; ``None``: in training mode.
+        """
+        tasks = self.task_set.select(tasks)
+        return self.decode(self.encode(images), tuple(images.shape[-2:]), tasks, intermediate)
+
     def encode(self, images: Tensor) -> list[Tensor]:
         return self.encoder(images)
 
     def decode(
-        self, representation: list[Tensor], size: tuple[int, int], tasks: Iterable[str] | None = None
+        self,
+        representation: list[Tensor],
+        size: tuple[int, int],
+        tasks: Iterable[str] | None = None,
+        intermediate: bool | None = None,
     ) -> Output:
+        """Predictions from a representation; ``intermediate`` is as in :meth:`forward`."""
         wanted = self.task_set.select(tasks)
         maps = [task for task in wanted if task in self.map_tasks]
-        final, initial = self.decode_dense(representation, maps) if maps else ({}, [])
+        on_the_way = self.training if intermediate is None else intermediate
+        early = [task for task in maps if on_the_way or task in self.task_set.auxiliary]
+        final, initial = self.decode_dense(representation, maps, early) if maps else ({}, [])
         predictions = {task: resize(prediction, size) for task, prediction in final.items()}
         image = [task for task in wanted if task in self.task_set.image]
         pooled = representation[-1].mean((2, 3)) if image else None
         predictions |= {task: self.image_heads[task].predict(pooled) for task in image}
         return Output(
             predictions,
-            [{task: resize(value, size) for task, value in entry.items()} for entry in initial],
+            [{task: resize(value, size) for task, value in entry.items()} for entry in initial if entry],
         )
 
     def decode_dense(
-        self, features: list[Tensor], tasks: list[str]
+        self, features: list[Tensor], tasks: list[str], early: list[str]
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        """Final predictions of the main tasks among ``tasks``, and all tasks' predictions before them.
+        """Final predictions of the main tasks among ``tasks``, and some tasks' predictions before them.
 
         Maps have the size they were predicted at.
 
         Args:
             features: what :meth:`encode` returned.
             tasks: tasks that predict maps, at least one.
+            early: those of them whose predictions before the last are wanted.
         """
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -35,6 +35,7 @@ def dry_run(
     module: nn.Module,
     images: tuple[int, ...],
     watch: Callable[[], AbstractContextManager] = nullcontext,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Tensor]]:
     """Run ``module`` in evaluation mode on images of a given shape, without its weights.
 
@@ -47,22 +48,24 @@ def dry_run(
         module: called as ``module(images)``.
         images: shape of the images ``[B, C, H, W]``.
         watch: makes the context of each attempt to run; the last one it made saw the run that succeeded.
+        options: keyword arguments of the call.
 
     Returns:
         The module's output, and by name the tensors that took the place of its parameters and buffers;
         those of parameters require gradients even where the module's are frozen.
     """
+    options = dict(options or {})
     device = next((value.device for value in module.parameters()), torch.device("cpu"))
     with evaluating(module), torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
         state = _stand_in(module, lambda value: torch.empty_like(value, device="meta"))
         try:
             with watch():
-                return functional_call(module, state, (torch.empty(images, device="meta"),)), state
+                return functional_call(module, state, (torch.empty(images, device="meta"),), options), state
         except (RuntimeError, NotImplementedError, TypeError) as error:
             state = _stand_in(module, lambda value: value.detach().clone())
             try:
                 with watch():
-                    return functional_call(module, state, (torch.zeros(images, device=device),)), state
+                    return functional_call(module, state, (torch.zeros(images, device=device),), options), state
             except Exception:
                 raise error from None  # a wrong size fails both ways, and the first message is plainer
 

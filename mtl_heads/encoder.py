@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from mtl_heads.backbones import OUTPUT_STRIDES, create_backbone
+from mtl_heads.backbones import OUTPUT_STRIDES, asked_for_features, called, create_backbone
 from mtl_heads.dry_run import dry_run, input_channels
 from mtl_heads.registry import NECKS, check_options
 
 FINEST_STRIDE = 4  # finer features cost much and published decoders do not read them
 _SIZES = (224, 256, 384, 128, 64, 32)
+_MULTIPLES = (8, 16, 32, 64)  # of sides that networks need whose coarse features are not asked for
 
 
 class Pyramid(NamedTuple):
@@ -52,10 +53,10 @@ class Pyramid(NamedTuple):
 class Encoder(nn.Module):
     """A backbone with its neck.
 
-    Features finer than ``finest_stride`` are dropped, unless ``backbone_options`` asks for ``out_indices``;
-    channels come first whatever the backbone's layout. A backbone that takes only multiples of some
-    size (HRNet, Swin) gets its images padded with zeros, the mean colour, at the right and bottom,
-    and its features cropped back.
+    Features finer than ``finest_stride`` are dropped, unless ``out_indices`` was among the options that
+    the backbone was created with by :func:`mtl_heads.backbones.create_backbone`; channels come first
+    whatever the backbone's layout. A backbone that takes only multiples of some size (HRNet, Swin) gets its
+    images padded with zeros, the mean colour, at the right and bottom, and its features cropped back.
 
     Args:
         backbone: timm name, or a module that returns a list of features (timm's ``features_only``).
@@ -83,21 +84,19 @@ class Encoder(nn.Module):
         if output_stride is not None and output_stride not in OUTPUT_STRIDES:
             raise UserError(f"output_stride is {output_stride}: give one of {OUTPUT_STRIDES} or none")
         if isinstance(backbone, str):
-            name = f"backbone '{backbone}'"
-            self.backbone = create_backbone(backbone, output_stride, backbone_options)
-        elif isinstance(backbone, nn.Module):
-            name = f"the given {type(backbone).__name__}"
-            if backbone_options:
-                raise UserError(f"backbone_options have no effect on {name}: create it with them")
-            self.backbone = backbone
-        else:
+            backbone = create_backbone(backbone, output_stride, backbone_options)
+        elif not isinstance(backbone, nn.Module):
             raise UserError(f"backbone is a {type(backbone).__name__}: give a timm name or a module")
+        elif backbone_options:
+            raise UserError(f"backbone_options have no effect on {called(backbone)}: create it with them")
+        self.backbone, name = backbone, called(backbone)
 
         self.image_size, features = _first_run(self.backbone, name)
         self.channels_last, channels = _layout(self.backbone, features)
         grids = [feature.shape[1:3] if self.channels_last else feature.shape[2:4] for feature in features]
         strides = [round(self.image_size[0] / grid[0]) for grid in grids]
-        all_kept = "out_indices" in (backbone_options or {}) or max(strides) < finest_stride
+        self.backbone_strides = tuple(strides)  # of all its features
+        all_kept = asked_for_features(self.backbone) or max(strides) < finest_stride
         self.kept = [i for i, stride in enumerate(strides) if all_kept or stride >= finest_stride]
         self.backbone_pyramid = Pyramid(
             tuple(channels[i] for i in self.kept), tuple(strides[i] for i in self.kept), -1, name
@@ -207,7 +206,7 @@ def _layout(backbone: nn.Module, features: list[Tensor]) -> tuple[bool, list[int
 def _needed_multiple(backbone: nn.Module, strides: list[int], size: tuple[int, int]) -> int | None:
     """The first of a few numbers that an image's sides must be multiples of; ``None``: one size only."""
     channels = input_channels(backbone)
-    for multiple in dict.fromkeys((1, min(strides), max(strides), max(size))):
+    for multiple in dict.fromkeys((1, min(strides), max(strides), *_MULTIPLES, max(size))):
         height, width = (max(3, -(-side // multiple)) * multiple for side in (97, 131))
         try:
             with torch.no_grad():

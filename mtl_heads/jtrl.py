@@ -56,7 +56,7 @@ class Jtrl(DecoderFocused):
     Two tasks are refined in turn at growing scales: each step reads the backbone's features, the task's
     own last state and the other's latest one through a task-attentional module. Every state makes a
     prediction; those of the finest scale are the network's, the others are in ``Output.intermediate``,
-    fine to coarse. The task that comes first in the configuration is refined first.
+    fine to coarse, in training. The task that comes first in the configuration is refined first.
 
     Args:
         backbone: timm name, or a module that returns a list of features.
@@ -123,7 +123,7 @@ class Jtrl(DecoderFocused):
         return [self.encoder.pyramid.strides[scale] for scale in self.scales[1:]]
 
     def decode_dense(
-        self, features: list[Tensor], tasks: list[str]
+        self, features: list[Tensor], tasks: list[str], early: list[str]
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         first, second = self.task_set.dense
         last = first if tasks == [first] else second  # of the steps that have to be run
@@ -134,7 +134,7 @@ class Jtrl(DecoderFocused):
             for task, other in ((first, second), (second, first)):
                 step = self.steps[position][task]
                 states[task] = step(features[self.scales[position]], states[task], states[other])
-                if task in tasks:
+                if task in (tasks if position == 0 else early):
                     made[0][task] = step.decoder(states[task])
                 if position == 0 and task == last:
                     break

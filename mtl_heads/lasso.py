@@ -40,7 +40,7 @@ class UnitCombinations(nn.Module):
 
 
 class _Combined(Sequence[Tensor]):
-    """Features of which those that are combinations are made when they are read: most heads read one only.
+    """Features of which those that are combinations are made when they are first read: most heads read one only.
 
     Args:
         early: features that come first and are nobody's combination.
@@ -52,6 +52,7 @@ class _Combined(Sequence[Tensor]):
         self, early: Sequence[Tensor], coefficients: Sequence[Tensor], outputs: Sequence[Sequence[Tensor]]
     ) -> None:
         self.early, self.coefficients, self.outputs = early, coefficients, outputs
+        self._made: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.early) + len(self.outputs)
@@ -63,8 +64,15 @@ class _Combined(Sequence[Tensor]):
         if i < len(self.early):
             return self.early[i]
         i -= len(self.early)
-        total, *others = (c * u for c, u in zip(self.coefficients[i], self.outputs[i], strict=True))
-        return sum(others, total)
+        if i not in self._made:
+            self._made[i] = _combine(self.coefficients[i], self.outputs[i])
+        return self._made[i]
+
+
+def _combine(coefficients: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    """Σ_m Λ_m u_m, ``[B, C, h, w]``."""
+    total, *others = (c * u for c, u in zip(coefficients, outputs, strict=True))
+    return sum(others, total)
 
 
 @ARCHITECTURES.register("lasso")

@@ -32,6 +32,9 @@ class MultiTaskModel(nn.Module):
     #: Whether training begins from trained single-task networks; see :meth:`single_task_prefixes`.
     starts_from_single_task: bool = False
 
+    #: Keyword arguments of :meth:`forward` for the predictions that training makes, in evaluation mode too.
+    as_in_training: Mapping[str, Any] = {}
+
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
         self.task_set = tasks
@@ -127,18 +130,19 @@ class MultiTaskModel(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All trainable parameters, each in one group, as optimisers take them.
 
-        A group whose learning rate is a multiple of the run's states it as ``lr_scale``.
+        A group whose learning rate is a multiple of the run's states it as ``lr_scale``, and if it is
+        another one with adaptive optimisers, that as ``adaptive_lr_scale``.
         """
         return self._groups([], 1.0)
 
-    def _groups(self, faster: Iterable[nn.Parameter], lr_scale: float) -> list[dict[str, Any]]:
-        """A group of the ordinary parameters, and one of those with a learning rate of their own."""
+    def _groups(self, faster: Iterable[nn.Parameter], lr_scale: float, **more: float) -> list[dict[str, Any]]:
+        """A group of the ordinary parameters, and one of those with a learning rate of their own, with its keys."""
         chosen = {id(value) for value in faster}
         trainable = [value for value in self.parameters() if value.requires_grad]
         ordinary = [value for value in trainable if id(value) not in chosen]
         special = [value for value in trainable if id(value) in chosen]
         groups: list[dict[str, Any]] = [{"params": ordinary}]
-        return [*groups, {"params": special, "lr_scale": lr_scale}] if special else groups
+        return [*groups, {"params": special, "lr_scale": lr_scale, **more}] if special else groups
 
     def penalty(
         self, tasks: Iterable[str] | None = None, losses: Mapping[str, Tensor] | None = None

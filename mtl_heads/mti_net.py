@@ -30,7 +30,7 @@ class MtiNet(DecoderFocused):
 
     Made for pyramids whose scales have few channels: HRNet, or any backbone with ``neck: fpn``. On a
     plain ResNet it works, but the coarse scales then cost most of the parameters.
-    ``Output.intermediate`` has the initial predictions of all scales, fine to coarse.
+    ``Output.intermediate`` has the initial predictions of all scales, fine to coarse, in training.
 
     Args:
         backbone: timm name, or a module that returns a list of features.
@@ -104,12 +104,12 @@ class MtiNet(DecoderFocused):
         return [self.encoder.pyramid.strides[scale] for scale in self.scales]
 
     def decode_dense(
-        self, features: list[Tensor], tasks: list[str]
+        self, features: list[Tensor], tasks: list[str], early: list[str]
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         targets = [task for task in tasks if task in self.task_set.dense]
         sources = list(self.map_tasks) if targets else tasks  # whose features are read after the front-end
         found = self._front_end([features[scale] for scale in self.scales], sources)
-        initial = [part.predict(maps, tasks) for part, maps in zip(self.initial_prediction, found, strict=True)]
+        initial = [part.predict(maps, early) for part, maps in zip(self.initial_prediction, found, strict=True)]
         distilled = [part(maps, targets) for part, maps in zip(self.distillation, found, strict=True)]
         final = {task: self.heads[task]([maps[task] for maps in distilled]) for task in targets}
         return final, initial

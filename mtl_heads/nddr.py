@@ -56,8 +56,8 @@ class Nddr(Columns):
         tasks: any.
         alpha: first weight of a task's own features (.9 for NYUD, .8 for PASCAL in Vandenhende 2022).
         beta: first weight of each other task's features (.1 for NYUD, .05 for PASCAL).
-        lr_multiplier: of the layers' learning rate; made for SGD. With Adam, whose steps do not shrink with the
-            gradients, set it to 1.
+        lr_multiplier: of the layers' learning rate; by default the published 100 with SGD, and 1 with optimisers
+            such as Adam, whose steps do not shrink with the gradients.
         head: head of the dense tasks; image tasks have a linear one.
         head_options: options of that head.
         neck: what stands between each backbone and its head.
@@ -76,7 +76,7 @@ class Nddr(Columns):
         *,
         alpha: float = 0.9,
         beta: float = 0.1,
-        lr_multiplier: float = 100.0,
+        lr_multiplier: float | None = None,
         head: str = "deeplab",
         head_options: dict[str, Any] | None = None,
         neck: str = "none",

@@ -16,7 +16,8 @@ class Output(NamedTuple):
         predictions: for each main task ``[B, C, H, W]`` at the asked size, or ``[B, C]`` for an image task.
         intermediate: predictions made on the way, for deep supervision; each entry has some of the
             tasks (auxiliary ones are only here), resized like the predictions. The loss of each
-            counts with the weight of its task.
+            counts with the weight of its task. Networks that make them of main tasks do so in training
+            mode, or when they are called with ``intermediate=True``.
     """
 
     predictions: dict[str, Tensor]

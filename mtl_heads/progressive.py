@@ -168,20 +168,21 @@ class Progressive(MultiTaskModel):
 
     def _encode(self, images: Tensor, wanted: Sequence[str]) -> dict[str, list[Tensor]]:
         """Pyramids of the wanted tasks; columns after the last of them do not run."""
-        last = max(self.order.index(task) for task in wanted)
+        needed = self.order[: 1 + max((self.order.index(task) for task in wanted), default=-1)]
+        start = self._stages[self.order[0]].start(images)  # the same for all
         size = (images.shape[-2], images.shape[-1])
         pyramids: dict[str, list[Tensor]] = {}
         columns: list[list[State]] = []  # of the columns so far, what each stage handed on
-        for task in self.order[: last + 1]:
-            states = self._run(task, images, columns)
+        for task in needed:
+            states = self._run(task, start, columns)
             if task in wanted:
                 pyramids[task] = self._stages[task].pyramid(states, size)
             columns.append([[maps.detach() for maps in state] for state in states])
         return pyramids
 
-    def _run(self, task: str, images: Tensor, columns: list[list[State]]) -> list[State]:
+    def _run(self, task: str, state: State, columns: list[list[State]]) -> list[State]:
+        """What each stage of a column hands on, from what its first one reads."""
         stages = self._stages[task]
-        state = stages.start(images)
         states: list[State] = []
         for i in range(stages.count):
             state = stages.run(i, state)

@@ -44,7 +44,7 @@ def reach(model: nn.Module, shape: tuple[int, int, int, int]) -> Reach:
     hooks = [part.register_forward_hook(lambda part, *_: executed.append(part)) for part in matrices]
     try:
         with torch.enable_grad():
-            output, stand_in = dry_run(model, shape)
+            output, stand_in = dry_run(model, shape, options=model.as_in_training)
     finally:
         for hook in hooks:
             hook.remove()

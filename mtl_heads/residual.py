@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from mtl_heads.backbones import called
 from mtl_heads.dry_run import dry_run
 from mtl_heads.encoder import Encoder
 
@@ -107,7 +108,8 @@ class ResidualStages:
 def only_stages(backbone: nn.Module, stages: Sequence[int], what: str) -> nn.Module:
     """A residual backbone that returns the ends of some stages, without what comes after the last of them.
 
-    The given one stays as it is; the two have their weights in common.
+    The given one stays as it is; the two have their weights in common. An encoder keeps all these features,
+    however fine.
 
     Args:
         backbone: timm's ``features_only`` of a residual network.
@@ -117,7 +119,7 @@ def only_stages(backbone: nn.Module, stages: Sequence[int], what: str) -> nn.Mod
     Raises:
         UserError: the backbone is not of a residual family, or has no such stage.
     """
-    stem, names = _cut(backbone, f"the given {type(backbone).__name__}", what)
+    stem, names = _cut(backbone, called(backbone), what)
     if not stages or list(stages) != sorted(set(stages)) or not 1 <= stages[0] <= stages[-1] <= len(names):
         raise UserError(f"{what} has stages={list(stages)}: give some of 1 to {len(names)}, in order")
     short = copy.copy(backbone)
@@ -127,6 +129,7 @@ def only_stages(backbone: nn.Module, stages: Sequence[int], what: str) -> nn.Mod
     if hasattr(info, "from_other"):
         every = [feature["module"].replace(".", "_") for feature in info.info]
         short.feature_info = info.from_other(tuple(every.index(name) for name in short.return_layers))
+    short.asked_indices = tuple(stages)
     return short
 
 

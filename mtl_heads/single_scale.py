@@ -80,14 +80,14 @@ class SingleScale(DecoderFocused):
         return [pyramid.strides[0 if self.reads_all else pyramid.main]]
 
     def decode_dense(
-        self, features: list[Tensor], tasks: list[str]
+        self, features: list[Tensor], tasks: list[str], early: list[str]
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         targets = [task for task in tasks if task in self.task_set.dense]
         sources = self.map_tasks if targets else tasks
         found = self.initial_prediction(self._gather(features), sources)
         distilled = self.distillation(found, targets) if targets else {}
         final = {task: self.heads[task](distilled[task]) for task in targets}
-        return final, [self.initial_prediction.predict(found, tasks)]
+        return final, [self.initial_prediction.predict(found, early)]
 
     def _inputs(self, pyramid: Pyramid) -> int:
         return sum(pyramid.channels) if self.reads_all else pyramid.channels[pyramid.main]

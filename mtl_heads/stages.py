@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from mtl_heads.dry_run import dry_run
+from mtl_heads.encoder import FINEST_STRIDE
 
 if TYPE_CHECKING:
     from mtl_heads.encoder import Encoder
@@ -31,16 +32,16 @@ patches alone.
 def stages_of(encoder: Encoder) -> Stages:
     """Cut an encoder at the ends of its features.
 
-    A network without parallel branches has a stage for each feature of ``encoder.backbone_pyramid``,
-    the stem belonging to the first; HRNet has four, one for each number of branches (its features
-    are all made of what the last one returns).
+    A network without parallel branches has a stage for each feature that its backbone gives, also for
+    those that are too fine for the encoder's pyramid; a stem belongs to the first stage. HRNet has four,
+    one for each number of branches (its features are all made of what the last one returns).
 
     Raises:
         UserError: the backbone cannot be cut; the message says why.
     """
     backbone, name = encoder.backbone, encoder.backbone_pyramid.name
     if isinstance(backbone, FeatureDictNet):
-        return _Chain(encoder, *_listed(backbone))
+        return _Chain(encoder, *_listed(backbone, encoder.backbone_strides))
     if isinstance(backbone, EfficientNetFeatures | MobileNetV3Features):
         if backbone.feature_hooks is not None:
             raise UserError(
@@ -175,11 +176,14 @@ class _Chain(Stages):
         encoder: what is cut.
         names: of all modules.
         ends: for each feature of the backbone, how many modules have run when it is there.
+        stem: the first feature is a stem's.
     """
 
-    def __init__(self, encoder: Encoder, names: list[str], ends: list[int]) -> None:
-        kept = [ends[i] for i in encoder.kept]
-        super().__init__(encoder, [names[a:b] for a, b in zip([0, *kept], kept, strict=False)])
+    def __init__(self, encoder: Encoder, names: list[str], ends: list[int], stem: bool) -> None:
+        # A feature of the stem that the pyramid has must be some stage's output.
+        cuts = ends[1:] if stem and 0 not in encoder.kept else ends
+        self._read = [cuts.index(ends[i]) for i in encoder.kept]
+        super().__init__(encoder, [names[a:b] for a, b in zip([0, *cuts], cuts, strict=False)])
 
     def run(self, i: int, state: State) -> State:
         channels_last = self.encoder.channels_last and i > 0
@@ -192,18 +196,28 @@ class _Chain(Stages):
 
     def _features(self, states: list[State]) -> list[Tensor]:
         concatenated = getattr(self.encoder.backbone, "concat", False)
-        return [torch.cat(maps, 1) if concatenated and len(maps) > 1 else maps[0] for maps in states]
+        read = [states[i] for i in self._read]
+        return [torch.cat(maps, 1) if concatenated and len(maps) > 1 else maps[0] for maps in read]
 
 
-def _listed(backbone: FeatureDictNet) -> tuple[list[str], list[int]]:
+def _listed(backbone: FeatureDictNet, strides: Sequence[int]) -> tuple[list[str], list[int], bool]:
+    """Modules, ends and stem of a network whose modules are listed.
+
+    A stem is fine, and ends in another kind of module than the stage after it (a convolution, a norm or an
+    activation; no block).
+    """
     names = list(backbone)
-    return names, [i + 1 for i, name in enumerate(names) if name in backbone.return_layers]
+    ends = [i + 1 for i, name in enumerate(names) if name in backbone.return_layers]
+    kinds = [type(backbone[names[end - 1]]) for end in ends[:2]]
+    return names, ends, len(ends) > 1 and strides[0] < FINEST_STRIDE and kinds[0] is not kinds[1]
 
 
-def _blocks(backbone: nn.Module) -> tuple[list[str], list[int]]:
+def _blocks(backbone: nn.Module) -> tuple[list[str], list[int], bool]:
+    """Modules, ends and stem of a network of numbered blocks."""
     stem = [name for name in ("conv_stem", "bn1", "act1") if hasattr(backbone, name)]
     names = [*stem, *(f"blocks.{i}" for i in range(len(backbone.blocks)))]
-    return names, [len(stem) + stage for stage in sorted(backbone._stage_out_idx)]
+    ends = [len(stem) + stage for stage in sorted(backbone._stage_out_idx)]
+    return names, ends, len(ends) > 1 and ends[0] == len(stem)
 
 
 class _HighResolution(Stages):
@@ -272,8 +286,7 @@ class _Transformer(Stages):
                 "leave norm out"
             )
         ends = [int(block.removeprefix("blocks.")) + 1 for block in backbone.feature_info.module_name()]
-        kept = [ends[i] for i in encoder.kept]
-        names = [[f"model.blocks.{j}" for j in range(a, b)] for a, b in zip([0, *kept], kept, strict=False)]
+        names = [[f"model.blocks.{j}" for j in range(a, b)] for a, b in zip([0, *ends], ends, strict=False)]
         self._stem = ["model.patch_embed", "model.pos_drop", "model.patch_drop", "model.norm_pre"]
         names[0] = [*self._stem, *names[0]]
         super().__init__(encoder, names)
@@ -313,4 +326,4 @@ class _Transformer(Stages):
         return [patches, maps[..., :first].unsqueeze(2)]
 
     def _features(self, states: list[State]) -> list[Tensor]:
-        return [state[0].contiguous() for state in states]
+        return [states[i][0].contiguous() for i in self.encoder.kept]

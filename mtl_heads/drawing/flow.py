@@ -38,14 +38,14 @@ class Trace:
 class _Watched(nn.Module):
     """A network whose images are a leaf of the autograd graph."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: MultiTaskModel) -> None:
         super().__init__()
         self.model = model
         self.images: Tensor | None = None
 
     def forward(self, images: Tensor) -> Output:
         self.images = images.requires_grad_()
-        return self.model(images)
+        return self.model(images, **self.model.as_in_training)
 
 
 class _Attached(TorchFunctionMode):

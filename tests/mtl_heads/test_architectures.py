@@ -9,8 +9,11 @@ import pytest
 import timm
 import torch
 
+from harness.errors import UserError
 from mtl_heads import ARCHITECTURES, Output, architectures, build_model
+from mtl_heads.blocks import PerTask
 from mtl_heads.segnet_based import SegNetBased
+from mtl_heads.task_heads import TaskHeads
 
 # timm name, strides of its pyramid (None: all the same), image size with odd sides
 BACKBONES = [
@@ -148,7 +151,9 @@ def test_state_dict_round_trip(name):
 
 @pytest.mark.parametrize("name", some(ANY_BACKBONE, "baseline", "mtan", "nddr", "pad_net", "unet"))
 def test_batch_of_one_trains_and_twenty_pixels_are_enough(name):
-    for head, options in (("deeplab", SMALL), ("psp", SMALL), ("hrnet", {}), ("fcn", {}), ("linear", {})):
+    heads = [("deeplab", SMALL), ("psp", SMALL), ("hrnet", {}), ("fcn", {}), ("linear", {})]
+    own = "head" not in inspect.signature(ARCHITECTURES.get(name)).parameters
+    for head, options in heads[:1] if own else heads:
         model = small(name, head=head, head_options=options, backbone_options={"norm_layer": "groupnorm1"})
         images = torch.randn(1, 3, 40, 40).to(memory_format=torch.channels_last)
         model.to(memory_format=torch.channels_last).train()
@@ -215,12 +220,35 @@ def test_auxiliary_predictions_are_intermediate():
 
 
 def test_image_tasks_alone_forty_tasks_and_awkward_names():
-    names = ["train", "keys", "type", "half", *(f"attribute {i}" for i in range(36))]
+    names = ["train", "keys", "type", "half", "tasks", "key", *(f"attribute {i}" for i in range(34))]
     model = build_model("baseline", "resnet10t", {}, image=dict.fromkeys(names, 2)).eval()
     output = model(torch.randn(2, 3, 24, 24))
     assert list(output.predictions) == names and output.predictions["train"].shape == (2, 2)
     assert all(len(model.task_parameters(name)) == 2 for name in names)
     model.load_state_dict(copy.deepcopy(model.state_dict()))
+
+
+def test_no_two_tasks_have_one_head():
+    """Names that a module cannot have get an ending that no task's name has."""
+    names = ["train", "train_", "key", "key_", "tasks", "training", "vandenhende_prefix", "forward", "_modules"]
+    model = small(dense=dict.fromkeys(names, 2), head="linear").eval()
+    assert len({id(model.heads[name]) for name in names}) == len(names) == len(model.heads)
+    weights = sum(value.numel() for value in model.heads.parameters())
+    assert weights == len(names) * sum(value.numel() for value in model.heads["train"].parameters())
+    output = model(torch.randn(1, 3, 32, 32))
+    assert list(output.predictions) == names
+    assert all(model.task_parameters(name) for name in names)
+    assert {key.split(".")[1] for key in model.heads.state_dict(prefix="heads.")} >= {"train~", "train_", "key~"}
+    with pytest.raises(UserError, match="'train~' has the name of another one's"):
+        PerTask({"train": torch.nn.Identity(), "train~": torch.nn.Identity()})
+
+
+@pytest.mark.parametrize("kind", [PerTask, *PerTask.__subclasses__()])
+def test_all_attributes_of_modules_by_task_are_reserved(kind):
+    model = small("baseline").heads if kind is TaskHeads else PerTask({"a": torch.nn.Identity()})
+    assert kind in (PerTask, TaskHeads)
+    taken = set(dir(model)) - set(model._modules)
+    assert not [name for name in taken if PerTask.key(name) == name]
 
 
 def test_given_backbone_is_used_as_it_is():

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
+from timm.layers import SwiGLUPacked
 from torch import nn
 
 from mtl_heads import build_model
-from mtl_heads.cooperative import _divide
+from mtl_heads.cooperative import _divide, sections
 
 TINY = {"backbone_options": {"channels": [8, 12, 16, 24], "layers": [1, 1, 1, 1]}, "head": "linear"}
 IMAGES = torch.rand(2, 3, 33, 47)
@@ -74,6 +75,66 @@ def test_any_backbone(backbone, options):
     output = model.train()(IMAGES)
     sum(value.square().mean() for value in output.predictions.values()).backward()
     assert all(value.grad is not None for value in model.encoder.parameters())
+
+
+def owners_of(network, name: str, value: str, owned: dict[str, list[str]]) -> list[str]:
+    """Whose each row of a parameter is: found by writing it there."""
+    with torch.no_grad():
+        for number, parts in enumerate(owned.values()):
+            for part in parts:
+                network.get_parameter(part).fill_(number)
+    rows = getattr(network.get_submodule(name), value).flatten(1) if value.endswith("weight") else None
+    rows = getattr(network.get_submodule(name), value)[:, None] if rows is None else rows
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    return [list(owned)[int(number)] for number in rows[:, 0]]
+
+
+@pytest.mark.parametrize("backbone, options, layers", [
+    ("vit_tiny_patch16_224", {"embed_dim": 36, "depth": 3, "num_heads": 2, "mlp_layer": SwiGLUPacked},
+     {"model.blocks.0.attn.qkv": 3, "model.blocks.0.mlp.fc1": 2}),
+    ("swin_tiny_patch4_window7_224", {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
+     {"layers_0.blocks.0.attn.qkv": 3}),
+    pytest.param("pvt_v2_b0", {"depths": (1, 1, 1, 1)}, {"stages_0.blocks.0.attn.kv": 2}, marks=pytest.mark.slow),
+])
+@pytest.mark.parametrize("count", [2, 5])
+def test_tasks_have_equal_shares_of_queries_keys_and_values(backbone, options, layers, count):
+    model, baseline = pair(count, backbone, backbone_options=options)
+    with torch.no_grad():
+        a, b = (m.eval()(IMAGES).predictions["task1"] for m in (model, baseline))
+    torch.testing.assert_close(a, b)
+    for layer, number in layers.items():
+        for value in ("weight", "bias"):
+            found = owners_of(model.encoder, f"backbone.{layer}", value, model._owned)
+            size = len(found) // number
+            for i in range(number):
+                shares = [found[i * size : (i + 1) * size].count(task) for task in model.tasks]
+                assert sum(shares) == size and max(shares) - min(shares) <= 1, (layer, value, i, shares)
+
+
+def test_a_multi_head_attention_of_torch():
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(12, 2, batch_first=True)
+    images = torch.rand(2, 5, 12)
+    expected = layer(images, images, images)[0]
+    owned = _divide(layer, ["a", "b", "c"])
+    torch.testing.assert_close(layer(images, images, images)[0], expected)
+    for value in ("in_proj_weight", "in_proj_bias"):
+        rows = owners_of(layer, "", value, owned)
+        assert [rows[i : i + 12].count(task) for i in (0, 12, 24) for task in "abc"] == [4] * 9
+
+
+def test_sections_of_other_layers():
+    class Attention(nn.Module):
+        """Each head's queries, keys and values follow one another."""
+
+        head_first, key_dim, in_split = True, 4, [8, 4, 4, 4]
+
+    linear = nn.Linear(12, 36)
+    assert sections(linear, 36, nn.Module(), "qkv") == [12, 12, 12]
+    assert sections(linear, 36, Attention(), "qkv") == [36]
+    assert sections(nn.Linear(12, 24), 24, nn.Module(), "qkv") == [12, 12]  # the queries come from elsewhere
+    assert sections(nn.Linear(12, 20), 20, Attention(), "in_proj") == [8, 4, 4, 4]
+    assert sections(nn.Linear(12, 24), 24, nn.Module(), "fc1") == [24]
 
 
 def test_all_losses_reach_the_encoder():

@@ -10,8 +10,10 @@ from safetensors import safe_open
 from torch import nn
 
 from harness.errors import UserError
-from mtl_heads import build_model
+from harness.optimization import OptimizerConfig
+from mtl_heads import Output, build_model
 from mtl_heads.cross_stitch import CrossStitchUnit
+from mtl_heads.encoder import Encoder
 from mtl_heads.nddr import NddrLayer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mtl_modules.safetensors"
@@ -166,11 +168,37 @@ def test_groups(name):
     assert special["lr_scale"] == 7.0 and "lr_scale" not in ordinary
     assert {id(v) for v in special["params"]} == {id(v) for v in model.exchanges.parameters()}
     assert len(ordinary["params"]) + len(special["params"]) == len(list(model.parameters()))
-    assert tiny(name).parameter_groups()[1]["lr_scale"] == 100.0
+    own = tiny(name).parameter_groups()[1]
+    assert (own["lr_scale"], own["adaptive_lr_scale"]) == (100.0, 1.0) and "adaptive_lr_scale" not in special
     model.exchanges.requires_grad_(False)
     assert len(model.parameter_groups()) == 1
     with pytest.raises(UserError, match="lr_multiplier is 0"):
         tiny(name, lr_multiplier=0)
+
+
+@pytest.mark.parametrize("optimizer, default, given", [
+    ("sgd", 100, 7), ("nesterov", 100, 7), ("sgdw", 100, 7), ("lookahead_sgd", 100, 7),
+    ("adam", 1, 7), ("adamw", 1, 7), ("lamb", 1, 7), ("lookahead_adam", 1, 7),
+])
+def test_the_published_multiplier_is_for_sgd(optimizer, default, given):
+    """With Adam steps do not shrink with the gradients; what the user gives holds with any optimiser."""
+    config = OptimizerConfig(optimizer, lr=0.01)
+    for expected, options in ((default, {}), (given, {"lr_multiplier": given}), (100, {"lr_multiplier": 100})):
+        ordinary, special = config.build(tiny("cross_stitch", **options).parameter_groups()).param_groups
+        assert ordinary["lr"] == pytest.approx(0.01) and special["lr"] == pytest.approx(0.01 * expected)
+
+
+@pytest.mark.parametrize("name", ["cross_stitch", "nddr", "progressive"])
+def test_images_are_made_ready_once(name, monkeypatch):
+    """They are the same for all columns; and without a task nothing is predicted."""
+    made = []
+    prepare = Encoder.prepare
+    monkeypatch.setattr(Encoder, "prepare", lambda self, images: made.append(1) or prepare(self, images))
+    model = tiny(name, tasks=4)
+    made.clear()
+    model.eval()(torch.rand(1, 3, 33, 47))
+    assert len(made) == 1
+    assert model(torch.rand(1, 3, 33, 47), []) == Output({}, [])
 
 
 def test_nddr_on_single_values():

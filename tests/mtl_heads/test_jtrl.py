@@ -46,7 +46,7 @@ def test_network_is_the_figure():
         semseg = steps["semseg"].attention(steps["semseg"].refinement(read), depth)
         maps = {"depth": steps["depth"].decoder(depth), "semseg": steps["semseg"].decoder(semseg)}
         predictions.insert(0, {task: resize(value, (65, 47)) for task, value in maps.items()})
-    output = model(images)
+    output = model(images, intermediate=True)
     assert model.intermediate_strides == [8, 16, 32]
     for ours, theirs in zip([output.predictions, *output.intermediate], predictions, strict=True):
         assert list(ours) == list(theirs)
@@ -71,13 +71,13 @@ def test_task_attention_with_its_gates_set():
 def test_some_tasks_alone_and_what_is_not_run():
     model = small(image={"scene": 3})
     images = torch.randn(2, 3, 40, 33)
-    whole = model(images)
+    whole = model(images, intermediate=True)
     run: list[str] = []
     for name, part in model.named_modules():
         part.register_forward_hook(lambda *_, name=name: run.append(name))
     for chosen in (["depth"], ["semseg"], ["scene"], ["semseg", "scene"]):
         run.clear()
-        output = model(images, chosen)
+        output = model(images, chosen, intermediate=True)
         assert list(output.predictions) == chosen
         assert ("steps.0.semseg" in run) == ("semseg" in chosen)
         assert ("steps.0.depth" in run) == (chosen != ["scene"])

@@ -105,14 +105,20 @@ def test_parameter_sets_and_the_rows_gradients():
     ]  # fmt: skip
 
 
-def test_combinations_that_no_head_reads_are_not_made(monkeypatch):
+@pytest.mark.parametrize(("options", "number"), [
+    ({}, 1), ({"head": "hrnet"}, 4), ({"neck": "fpn", "neck_options": {"channels": 8}, "head": "panoptic_fpn"}, 4),
+])
+def test_each_combination_that_is_read_is_made_once(monkeypatch, options, number):
+    """Three tasks, the image task reads the coarsest features; a neck reads all of them for it too."""
     from mtl_heads import lasso
 
     made = []
-    get = lasso._Combined.__getitem__
-    monkeypatch.setattr(lasso._Combined, "__getitem__", lambda self, i: made.append(i) or get(self, i))
-    tiny(image={"scene": 3}).eval()(torch.randn(1, 3, 40, 40))
-    assert made == [-1, -1, -1]
+    combine = lasso._combine
+    monkeypatch.setattr(lasso, "_combine", lambda c, u: made.append(len(u)) or combine(c, u))
+    model = tiny(image={"scene": 3}, **options).eval()
+    made.clear()
+    model(torch.randn(1, 3, 40, 40))
+    assert len(made) == 2 * number + (number if "neck" in options else 1)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Case(NamedTuple):
         return len(self.tasks["dense"]) + len(self.tasks["auxiliary"])
 
 
-def tiny_hrnet() -> nn.Module:
+def tiny_hrnet(features: tuple[int, ...] = (1, 2, 3, 4)) -> nn.Module:
     """HRNet at its four branches, with few channels."""
 
     def stage(*channels: int, block: str = "BASIC") -> dict[str, Any]:
@@ -69,7 +69,7 @@ def tiny_hrnet() -> nn.Module:
     branches = (4, 8, 16, 24)
     stages = {f"stage{n}": stage(*branches[:n]) for n in (2, 3, 4)}
     config = {"stem_width": 8, "stage1": stage(4, block="BOTTLENECK"), **stages}
-    return HighResolutionNetFeatures(config, feature_location="", out_indices=(1, 2, 3, 4))
+    return HighResolutionNetFeatures(config, feature_location="", out_indices=features)
 
 
 def tiny(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -195,7 +195,7 @@ def build(case: Case) -> nn.Module:
     """The model, always with the same weights."""
     torch.manual_seed(0)
     known = inspect.signature(ARCHITECTURES.get(case.architecture)).parameters
-    options = {"head": "fcn"} if "head" in known else {}
+    options = {"head": "hrnet" if case.backbone == "hrnet" else "fcn"} if "head" in known else {}
     backbone = BACKBONES[case.backbone]
     options |= {"neck": backbone.neck} if backbone.neck else {}
     options |= OPTIONS.get(case.architecture, {})
@@ -247,6 +247,18 @@ def check_parameter_sets(model: nn.Module, gradients: dict[str, dict[str, torch.
     assert last <= set(shared)
 
 
+def check_unreached(model: nn.Module, case: Case) -> None:
+    """Nothing is there for show but parts of backbones and necks: everything of the architecture has a loss.
+
+    Image tasks read the coarsest features, so what is made for finer ones is theirs in vain.
+    """
+    names = {id(value): name for name, value in model.named_parameters()}
+    unreached = [names[id(value)] for value in model.unreached_parameters()]
+    if case.kind == "dense":
+        ours = [name for name in unreached if not name.startswith(("encoder.", "encoders.", "branches."))]
+        assert not ours, ours
+
+
 def forgetful(model: nn.Module) -> nn.Module:
     """A copy with other values of all that a state dict holds; quicker than building the model again."""
     other = copy.deepcopy(model)
@@ -271,14 +283,15 @@ def check(case: Case) -> None:
         assert gradients[task], task
         assert all(value.isfinite().all() for value in gradients[task].values()), task
     check_parameter_sets(model, gradients)
+    check_unreached(model, case)
 
     model.eval()
     other = forgetful(model)
-    expected = model(images)
+    expected = model(images, **model.as_in_training)
     task = model.tasks[zlib.crc32(str(case).encode()) % len(model.tasks)]
     assert not torch.equal(other(images).predictions[task], expected.predictions[task])
     other.load_state_dict(model.state_dict())
-    alone = other(images, [task])
+    alone = other(images, [task], **other.as_in_training)
     assert set(alone.predictions) == {task} and all(set(maps) == {task} for maps in alone.intermediate)
     for value, wanted in zip(alone.of(task), expected.of(task), strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
@@ -312,6 +325,33 @@ def test_cover_has_every_pair_and_few_cases():
     wanted = {pair for case in SUPPORTED for pair in itertools.combinations(enumerate(case), 2)}
     assert {pair for case in COVER for pair in itertools.combinations(enumerate(case), 2)} == wanted
     assert len(COVER) < 1.3 * len({case[:2] for case in SUPPORTED}) + 9
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+@pytest.mark.parametrize("name", ["cross_stitch", "nddr", "progressive"])
+def test_features_of_every_branch_are_exchanged(name, tasks):
+    """A head that reads all branches trains whatever is done to them, and its gradient is not zero."""
+    torch.manual_seed(0)
+    outputs = dict(list({"semseg": 5, "depth": 1, "normals": 3}.items())[:tasks])
+    model = build_model(name, tiny_hrnet(), outputs, head="hrnet").train()
+    assert model.unreached_parameters() == []
+    output = model(torch.randn(2, 3, 64, 64))
+    sum(value.square().mean() for task in model.tasks for value in output.of(task)).backward()
+    first = 2 if name == "progressive" else 1  # of a name's parts, the number of the stage
+    moved: dict[str, bool] = {}
+    for key, value in model.named_parameters():
+        if key.startswith(("exchanges.", "adapters.")):
+            one = ".".join(key.split(".")[: first + 2])
+            moved[one] = moved.get(one, False) or bool(value.grad.any())
+    assert all(moved.values())
+    places = {tuple(one.split(".")[first:]) for one in moved}
+    assert places == {(str(stage), str(branch)) for stage in range(4) for branch in range(stage + 1)}
+
+
+@pytest.mark.parametrize("features, multiple", [((1,), 32), ((1, 2), 32), ((1, 2, 3, 4), 32)])
+def test_images_are_padded_no_more_than_needed(features, multiple):
+    """Also where the coarse features that make it necessary are not asked for."""
+    assert encoder.Encoder(tiny_hrnet(features)).multiple == multiple
 
 
 def test_every_rule_refuses_something_and_every_name_is_known():

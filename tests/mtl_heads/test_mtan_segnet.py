@@ -149,12 +149,28 @@ def test_no_attention_leaves_split_segnet():
         torch.testing.assert_close(found[task], wanted[task])
 
 
-def test_masks_work_within_their_range():
+def test_every_module_raises_features_by_a_factor_of_one_to_two():
+    """(a + 1) ⊙ p with a mask a in [0, 1] that differs between pixels, everywhere in encoder and decoder."""
     model = tiny("mtan_segnet").eval()
-    representation = model.encode(torch.randn(1, 3, 40, 33))
-    before, pooled = representation[:10:2], representation[1:10:2]
-    mask = model.encoder_attention["depth"].blocks[0].mask(before[0], None, pooled[0].shape[-2:])
-    assert mask.shape == pooled[0].shape and mask.min() >= 0 and mask.max() <= 1
+    for part in model.modules():
+        if isinstance(part, AttentionModule):
+            part.h[1].weight.data.fill_(8.0)  # of the norm before the sigmoid: masks of both kinds
+    factors = []
+
+    def hook(module, inputs, output):
+        after = inputs[1]
+        assert not output[after == 0].any()
+        factors.append((output / after)[after.abs() > 1e-3])
+
+    for part in model.modules():
+        if isinstance(part, AttentionModule):
+            part.register_forward_hook(hook)
+    model(torch.randn(1, 3, 40, 33))
+    assert len(factors) == 2 * 2 * len(CHANNELS)
+    together = torch.cat(factors)
+    assert together.min() > 0.999 and together.max() < 2.001
+    assert (together < 1.2).any() and (together > 1.8).any()
+    assert all(found.max() - found.min() > 1e-3 for found in factors)
 
 
 def test_single_task_attention_is_mtan_of_one_task():

@@ -180,7 +180,7 @@ def resized(maps: torch.Tensor, size) -> torch.Tensor:
 def test_network_is_the_chapter():
     model = small(auxiliary=AUXILIARY)
     images = torch.randn(2, 3, 70, 51)
-    output = model(images)
+    output = model(images, intermediate=True)
     final, initial = reference(model, images, list(ALL))
     assert output.predictions.keys() == final.keys() and model.intermediate_strides == [4, 8, 16, 32]
     for ours, theirs in zip([output.predictions, *output.intermediate], [final, *initial], strict=True):
@@ -194,7 +194,7 @@ def test_network_is_the_chapter():
 def test_ablations(scales, propagation):
     model = small(auxiliary=AUXILIARY, scales=scales, propagation=propagation)
     images = torch.randn(1, 3, 65, 47)
-    output = model(images)
+    output = model(images, intermediate=True)
     assert len(output.intermediate) == scales and model.intermediate_strides == [4, 8, 16, 32][:scales]
     assert len(model.propagation) == (scales - 1 if propagation else 0)
     assert all(list(maps) == list(ALL) for maps in output.intermediate)
@@ -204,7 +204,7 @@ def test_ablations(scales, propagation):
     features = model.encode(images)
     changed = [*features[:scales]]
     changed[-1] = changed[-1] + 1
-    before, after = (model.decode(f, (65, 47)).intermediate[0]["depth"] for f in (features, changed))
+    before, after = (model.decode(f, (65, 47), intermediate=True).intermediate[0]["depth"] for f in (features, changed))
     assert torch.equal(before, after) == (not propagation and scales > 1)
 
 
@@ -213,14 +213,14 @@ def test_ablations(scales, propagation):
 def test_some_tasks_alone(propagation):
     model = small(image={"scene": 3}, auxiliary=AUXILIARY, propagation=propagation)
     images = torch.randn(2, 3, 40, 33)
-    whole = model(images)
+    whole = model(images, intermediate=True)
     run: list[str] = []
     for name, part in model.named_modules():
         if list(part.parameters(recurse=False)):
             part.register_forward_hook(lambda *_, name=name: run.append(name))
     for chosen in (["depth"], ["normals"], ["scene"], ["semseg", "scene"], ["depth", "normals"]):
         run.clear()
-        output = model(images, chosen)
+        output = model(images, chosen, intermediate=True)
         assert len(run) == len(set(run))  # nothing runs twice
         for task in {*ALL} - {*chosen}:
             assert not any(name.startswith(f"heads.{task}") or f"decoders.{task}" in name for name in run)

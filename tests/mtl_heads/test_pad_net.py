@@ -113,7 +113,7 @@ def calls(model: nn.Module, images: torch.Tensor, tasks=None) -> dict[str, int]:
     layers = [(name, part) for name, part in model.named_modules() if not list(part.children())]
     hooks = [part.register_forward_hook(count(name)) for name, part in layers if list(part.parameters())]
     with torch.no_grad():
-        model(images, tasks)
+        model(images, tasks, intermediate=True)
     for hook in hooks:
         hook.remove()
     return counts
@@ -138,7 +138,7 @@ def test_every_layer_runs_once_and_only_if_it_is_needed():
 
 def test_output_of_auxiliary_and_image_tasks():
     model = small(image={"scene": 3}, auxiliary=AUXILIARY)
-    output = model(torch.randn(2, 3, 65, 47))
+    output = model(torch.randn(2, 3, 65, 47), intermediate=True)
     assert {task: tuple(value.shape) for task, value in output.predictions.items()} == {
         "semseg": (2, 5, 65, 47), "depth": (2, 1, 65, 47), "scene": (2, 3),
     }  # fmt: skip
@@ -147,6 +147,48 @@ def test_output_of_auxiliary_and_image_tasks():
     assert model.intermediate_strides == [4]
     only = model(torch.randn(2, 3, 65, 47), ["normals"])
     assert only.predictions == {} and [list(entry) for entry in only.intermediate] == [["normals"]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, options", [
+    ("pad_net", {"channels": 8}), ("pap_net", {"channels": 8, "grid": 6}), ("mti_net", {}), ("jtrl", {"channels": 8}),
+])
+def test_evaluation_does_not_pay_for_intermediate_predictions(name, options):
+    """Their decoders run in training, or where they are asked for; auxiliary tasks have no other predictions."""
+    auxiliary = {} if name == "jtrl" else AUXILIARY
+    model = build_model(name, "resnet18", DENSE, {"scene": 3}, auxiliary, backbone_options=SMALL, **options)
+    ran: list[str] = []
+    decoders = [(key, part) for key, part in model.named_modules() if ".decoder" in key]
+    for key, part in decoders:
+        part.register_forward_hook(lambda *_, key=key: ran.append(key))
+    images = torch.randn(2, 3, 40, 33)
+    model.eval()
+    final = model(images, list(DENSE))
+    early = [key for key in ran if not key.startswith("steps.0.")]  # the finest step of jtrl makes the last one
+    assert final.intermediate == [] and not early
+    scales = {"mti_net": 4, "jtrl": 3}.get(name, 1)
+    asked = model(images, list(DENSE), intermediate=True)
+    assert [list(entry) for entry in asked.intermediate] == [list(DENSE)] * scales
+    for task in DENSE:
+        torch.testing.assert_close(final.predictions[task], asked.predictions[task])
+    whole = model(images)  # all tasks
+    assert [list(entry) for entry in whole.intermediate] == [list(AUXILIARY)] * (scales if auxiliary else 0)
+    assert len(model.decode(model.encode(images), (40, 33), intermediate=True).intermediate) == scales
+    model.train()
+    trained = model(images)
+    assert [list(entry) for entry in trained.intermediate] == [[*DENSE, *auxiliary]] * scales
+    untrained = model(images, intermediate=False).intermediate
+    assert [list(entry) for entry in untrained] == [list(entry) for entry in whole.intermediate]
+
+
+def test_losses_of_intermediate_predictions_reach_their_decoders_in_evaluation_mode_too():
+    """The sets of parameters are those of training."""
+    model = small(auxiliary=AUXILIARY).eval()
+    names = {id(value): name for name, value in model.named_parameters()}
+    own = {names[id(value)] for value in model.task_parameters("depth")}
+    assert "initial_prediction.decoders.depth.weight" in own
+    ours = [names[id(value)] for value in model.unreached_parameters()]
+    assert all(name.startswith("encoder.") for name in ours)
 
 
 @pytest.mark.parametrize(

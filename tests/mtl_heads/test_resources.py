@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,51 @@ def test_sum_of_single_task_networks():
 
 def test_change_in_percent():
     assert Resources(50, 300).change(Resources(100, 200)) == (-50.0, 50.0)
+
+
+def cells_of(lines: list[str]) -> dict[str, list[str]]:
+    """Figures of a Markdown table by the first cell of their row."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: figures for name, *figures in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "close"), [
+    ("NYUD", ["baseline", "pad_net, `distill=published`", "mti_net, `propagation_reduction=1`"]),
+    ("PASCAL", ["baseline", "astmt, `reduction=8`"]),
+])
+def test_the_tables_of_the_documentation_are_what_is_printed(table, close):
+    """Table 5.6 (Vandenhende, 2022); and the rows that are said to be the thesis's are so within five points."""
+    from benchmarks import resources as benchmark
+
+    text = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text().splitlines()
+    setting = getattr(benchmark, table)
+    printed = benchmark.lines(setting)
+    start = text.index(printed[0])
+    documented = text[start : text.index("", start)]
+    assert not [line for line in documented if line not in printed]
+    ours = cells_of(printed)
+    left_out = [name for name in ours if name not in cells_of(documented)]
+    assert all(", with auxiliary " in name for name in left_out)
+    for name in close:
+        values = [int(cell.removesuffix(" %").replace("−", "-")) for cell in ours[name]]
+        assert values[::2] == [pytest.approx(value, abs=5) for value in values[1::2]], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "options", "two", "four"), [
+    ("resnet18", {"head": "fcn"}, 27, 53),
+    ("resnet50", {"head": "deeplab", "output_stride": 8}, 48, 61),
+    ("resnet50", {"head": "fcn"}, 164, 277),
+])
+def test_costs_of_mtan_in_the_documentation(backbone, options, two, four):
+    text = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
+    assert f"{two} % ({four} %)" in text
+    tasks = {"semseg": 21, "depth": 1, "normals": 3, "edge": 1}
+    for count, expected in ((2, two), (4, four)):
+        some = dict(list(tasks.items())[:count])
+        mtan, baseline = (resources(build_model(name, backbone, some, **options), 256) for name in ("mtan", "baseline"))
+        assert mtan.change(baseline)[1] == pytest.approx(expected, abs=0.6)
 
 
 @pytest.mark.parametrize(

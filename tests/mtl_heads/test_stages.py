@@ -49,6 +49,43 @@ def test_same_as_the_whole(name):
     assert sorted(found) == sorted(id(value) for value in encoder.backbone.parameters())
 
 
+@pytest.mark.parametrize("name, options, count", [
+    ("resnet18_cifar", {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}, 4),
+    ("lenet", {}, 3),
+    ("celeba_cnn9", {"width": 8}, 6),
+    ("vgg16_thin32", {}, 7),
+    ("resnet18", TINY["resnet18"], 4),
+    pytest.param("regnetx_002", {}, 4, marks=pytest.mark.slow),
+    ("densenet121", TINY["densenet121"], 4),
+    pytest.param("dpn48b", {}, 4, marks=pytest.mark.slow),
+    ("mobilenetv3_small_050", {}, 4),
+    ("test_efficientnet", {}, 5),
+    pytest.param("tiny_vit_5m_224", {}, 4, marks=pytest.mark.slow),
+])
+def test_a_stage_for_each_feature_but_the_stems(name, options, count):
+    """Also for those that are too fine for the pyramid, which has only what it had."""
+    encoder = Encoder(name, backbone_options=options).eval()
+    stages = stages_of(encoder)
+    assert stages.count == count
+    assert all(stages.parameters(i) for i in range(count))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        whole, parts = encoder(images), stages.pyramid(stages(images), (64, 64))
+    assert len(whole) == len(parts) == len(encoder.pyramid.strides)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_feature_of_the_stem_that_is_asked_for_ends_a_stage():
+    asked = {**TINY["resnet18"], "out_indices": (0, 2, 4)}
+    encoder = Encoder("resnet18", backbone_options=asked).eval()
+    stages = stages_of(encoder)
+    assert stages.channels == [[64], [16], [32]] and encoder.pyramid.strides == (2, 8, 32)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        parts = stages.pyramid(stages(images), (64, 64))
+        assert all(torch.equal(a, b) for a, b in zip(encoder(images), parts, strict=True))
+
+
 def test_branches_of_hrnet():
     stages = stages_of(make("hrnet_w18_small"))
     assert [len(channels) for channels in stages.channels] == [1, 2, 3, 4]

@@ -441,7 +441,7 @@ def check(reference: nn.Module, model: nn.Module) -> None:
     load_vandenhende(model, saved(reference))
     with torch.no_grad():
         expected, initial = reference(images)
-        output = model(images)
+        output = model(images, **model.as_in_training)
     assert output.predictions.keys() == expected.keys() and len(output.intermediate) == len(initial)
     for got, wanted in zip([output.predictions, *output.intermediate], [expected, *initial], strict=True):
         assert got.keys() == wanted.keys()
