@@ -50,6 +50,11 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
         raise
 
 
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: ``$TASKLIFT_CACHE`` or ``~/.cache/tasklift``."""
+    return Path(os.environ.get("TASKLIFT_CACHE") or Path.home() / ".cache" / "tasklift").expanduser()
+
+
 def remove_leftovers(*folders: Path) -> None:
     """Remove temporary files of :func:`write_atomically` that a kill left in ``folders``."""
     for folder in folders:

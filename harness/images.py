@@ -24,6 +24,11 @@ class UnreadableImage(Exception):
         self.source = source
         self.reason = reason
 
+    @classmethod
+    def of(cls, source: str, error: Exception) -> UnreadableImage:
+        """What a decoder's error means for an image."""
+        return cls(source, str(error).split("\n")[0] or type(error).__name__)
+
 
 def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
     """Read an image file (or its bytes) as RGB.
@@ -47,10 +52,15 @@ def open_image(source: str | Path | bytes, name: str | None = None) -> Image.Ima
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                return decode_image(image)
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise UnreadableImage(name, str(error).split("\n")[0] or type(error).__name__) from error
+        raise UnreadableImage.of(name, error) from error
+
+
+def decode_image(image: Image.Image) -> Image.Image:
+    """An image that Pillow has opened, decoded: upright, in mode ``RGB``. Raises what Pillow's decoders raise."""
+    image.load()
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -57,6 +57,7 @@ class Pretraining:
         self.unreadable: dict[str, str] = {}
         self.flag = SharedFlag()
         self.source = main_first(world, config.data.build) if source is None else source
+        self._compare_sources()
         seed_everything(config.seed, "weights")
         self.moco = build_moco(config)
         if config.channels_last:
@@ -71,8 +72,9 @@ class Pretraining:
         self.labels = None if labels is None else torch.as_tensor(labels).to(world.device)
         self.encode_queries, self.optimizer = world.prepare(self._compiled(self.moco.query), self.optimizer)
         self.crops = config.crops.build()
-        self.batches = Batches(len(self.source), config.batch_size, config.epochs, seed=config.seed,
-                               rank=world.process_index, world=world.num_processes, drop_last=config.drop_last)
+        self.batches = Batches(self.source.samples_per_epoch, config.batch_size, config.epochs, seed=config.seed,
+                               rank=world.process_index, world=world.num_processes, drop_last=config.drop_last,
+                               order=self.source.order)
         self.lr_factor = config.lr_schedule.build()
         self.probe = None
         with self.flag.together():
@@ -190,8 +192,9 @@ class Pretraining:
         config, world = self.config, self.world
 
         def sampler(epochs: int) -> Batches:
-            return Batches(len(self.source), config.batch_size, epochs, seed=derive_seed(config.seed, "fill"),
-                           rank=world.process_index, world=world.num_processes, drop_last=True)
+            return Batches(self.source.samples_per_epoch, config.batch_size, epochs,
+                           seed=derive_seed(config.seed, "fill"), rank=world.process_index,
+                           world=world.num_processes, drop_last=True, order=self.source.order)
 
         batches = -(-config.queue.size // config.batch_size)
         return list(islice(sampler(-(-batches // sampler(1).steps_per_epoch)), batches))
@@ -217,6 +220,17 @@ class Pretraining:
         if self.probe is None or (epoch % self.probe.every and epoch != self.config.epochs):
             return {}, False  # on the other processes as well: the line is the main one's, and so is the work
         return {"knn_accuracy": self.probe.accuracy(self.moco.key.backbone)}, False
+
+    def _compare_sources(self) -> None:
+        """Tell what is wrong with the images, and refuse processes that see other ones."""
+        with self.flag.together():
+            for remark in self.source.remarks() if self.world.is_main_process else ():
+                print(f"note: {remark}", file=sys.stderr)
+        found = self.flag.gather(self.source.fingerprint())
+        if len(set(found)) > 1:
+            other = next(rank for rank, one in enumerate(found) if one != found[0])
+            raise UserError(f"process 0 and process {other} see different images ({found[0]} and {found[other]}): give "
+                            "every machine the same --data")
 
     def _set_learning_rate(self) -> None:
         """Per epoch, as the published recipe."""

@@ -59,7 +59,8 @@ def write_outcome(pretraining: Pretraining, run: Run) -> None:
         "name": run.folder.name, "kind": "pretrain", "data": config.data.name, "images": len(pretraining.source),
         "backbone": config.model.backbone, "epochs": config.epochs, "seed": config.seed,
         "metrics": {key: value for key, value in last.items() if key not in ("step", "epoch", "lr")},
-        "unreadable": pretraining.unreadable, "checkpoint": str(backbone), "train_seconds": seconds,
+        "unreadable": pretraining.unreadable, "remarks": pretraining.source.remarks(),
+        "checkpoint": str(backbone), "train_seconds": seconds,
         "images_per_second": images / seconds if seconds else None, "threads": torch.get_num_threads(),
         "processes": pretraining.world.num_processes, "versions": versions(),
     }

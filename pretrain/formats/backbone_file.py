@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pretrain.formats.base import FORMATS, Encoder, Format, Loaded, take_prefix
+from pretrain.formats.base import FORMATS, CheckpointError, Encoder, Format, Loaded, take_prefix
 
 MARK = "tasklift"
 VERSION = "backbone-1"
@@ -43,10 +43,25 @@ class BackboneFile(Format):
 
     def encoder(self, loaded: Loaded) -> Encoder:
         """The whole file."""
-        convention = json.loads(loaded.metadata.get("pretrained_cfg", "{}"))
+        convention = _header(loaded, "pretrained_cfg")
         return replace(
             take_prefix(loaded.content, ""),
             architecture=loaded.metadata.get("architecture"),
-            options=json.loads(loaded.metadata.get("options", "{}")),
+            options=_header(loaded, "options"),
             pretrained_cfg={key: tuple(value) for key, value in convention.items()},
         )
+
+    def training(self, loaded: Loaded) -> dict[str, Any]:
+        """What was written with it."""
+        return _header(loaded, "metadata")
+
+
+def _header(loaded: Loaded, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(loaded.metadata.get(name, "{}"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{loaded.path} has a header whose '{name}' is no JSON object: it is damaged; fetch or "
+                              "write it again")
+    return value

@@ -1,8 +1,9 @@
-"""A plain state dict, as torchvision and timm publish them."""
+"""A plain state dict, as torchvision and timm publish them, and one in a wrapper."""
 
 from __future__ import annotations
 
 from pretrain.formats.base import FORMATS, Encoder, Format, Loaded, is_state_dict, take_prefix
+from pretrain.formats.layout import Layout
 
 
 @FORMATS.register("state dict")
@@ -18,3 +19,13 @@ class StateDict(Format):
     def encoder(self, loaded: Loaded) -> Encoder:
         """The whole file."""
         return take_prefix(loaded.content, "")
+
+
+@FORMATS.register("wrapped state dict")
+class WrappedStateDict(Layout):
+    """A state dict under one of the usual keys, as the training programs of torchvision and timm write it."""
+
+    rank = 90
+    containers = ("state_dict", "model", "model_state_dict", "model_state", "net", "network")
+    prefixes = ("backbone.", "encoder.", "")
+    convention = {}

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from harness.errors import UserError
-from harness.images import image_files, open_image
-from pretrain.sources.base import SOURCES, Paths, Source, existing_folder
+from pretrain.sources._files import Files
+from pretrain.sources._listing import list_images
+from pretrain.sources.base import SOURCES, Paths, existing_folder
 
 _INSPECTED = 8
 _CLASSES = 64
@@ -20,7 +21,7 @@ _CLASSES = 64
 
 
 @SOURCES.register("folder")
-class Folder(Source):
+class Folder(Files):
     """All images below a folder, in the order of their paths.
 
     Args:
@@ -30,47 +31,16 @@ class Folder(Source):
     """
 
     def __init__(self, root: str | None = None, labels: Literal["none", "folders"] = "none") -> None:
-        self.root = existing_folder(root)
-        paths = image_files(self.root)
-        if not paths:
-            raise UserError(_no_images(self.root))
-        if _are_label_maps([self.root / path for path in _spread(paths)]):
+        folder = existing_folder(root)
+        paths, remarks = list_images(folder)
+        if not len(paths):
+            raise UserError(_no_images(folder))
+        if _are_label_maps([folder / path for path in _spread(paths)]):
             raise UserError(
-                f"the images in {self.root} look like maps of class numbers, not photographs: give the "
+                f"the images in {folder} look like maps of class numbers, not photographs: give the "
                 "folder of the images they label (or name the files in a list, with --data.name list)"
             )
-        self.paths = Paths(paths)
-        self.classes: list[str] = []
-        if labels == "folders":
-            self.classes = sorted({_first_folder(path) for path in paths})
-        self._class_numbers = {name: number for number, name in enumerate(self.classes)}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def open(self, number: int) -> Image.Image:
-        """Read an image; see :meth:`Source.open`."""
-        path = self.paths[number]
-        return open_image(self.root / path, path)
-
-    def name(self, number: int) -> str:
-        """The path below the folder."""
-        return self.paths[number]
-
-    def label(self, number: int) -> int | None:
-        """Number of the first sub-folder on the path, if asked for."""
-        if not self.classes:
-            return None
-        return self._class_numbers[_first_folder(self.paths[number])]
-
-    def fingerprint(self) -> str:
-        """Hash of the paths below the folder: a moved folder is the same source."""
-        return f"folder-{len(self)}-{self.paths.digest()}"
-
-
-def _first_folder(path: str) -> str:
-    """The first folder on a relative path, or nothing."""
-    return path.rpartition(os.sep)[0].split(os.sep)[0]
+        super().__init__("folder", folder, paths, labels == "folders", remarks)
 
 
 def _no_images(root: Path) -> str:
@@ -79,6 +49,8 @@ def _no_images(root: Path) -> str:
     )
     if not suffixes:
         return f"the folder {root} is empty: give the folder of the images with --data.root DIR"
+    if suffixes[".tar"]:
+        return f"the folder {root} holds no images but {suffixes['.tar']} × .tar: use --data.name shards for tar files"
     found = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(3))
     return (
         f"the folder {root} holds no images, only other files ({found}), labels perhaps: "
@@ -86,8 +58,8 @@ def _no_images(root: Path) -> str:
     )
 
 
-def _spread(paths: list[str]) -> list[str]:
-    return paths[:: max(1, len(paths) // _INSPECTED)][:_INSPECTED]
+def _spread(paths: Paths) -> list[str]:
+    return [paths[number] for number in range(0, len(paths), max(1, len(paths) // _INSPECTED))][:_INSPECTED]
 
 
 def _are_label_maps(paths: list[Path]) -> bool:

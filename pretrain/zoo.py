@@ -1,0 +1,210 @@
+"""Published backbones by name.
+
+A file is kept where torch keeps those of its hub. Before every use its sha256 is compared with the published one;
+where none is published, with the one that was recorded at its first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from harness.errors import closest
+from harness.files import locked, write_text
+from pretrain.formats.base import CheckpointError
+
+_META = "https://dl.fbaipublicfiles.com"
+_MOCO, _SWAV, _DINO = (f"{_META}/{folder}" for folder in ("moco/moco_checkpoints", "deepcluster", "dino"))
+_DRIVE = "https://drive.google.com/file/d"
+_NON_COMMERCIAL = "CC BY-NC 4.0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published backbone.
+
+    Attributes:
+        address: of the file, or of the page from which a person can get it.
+        format: name of its layout.
+        architecture: timm name.
+        licence: of the weights, as the authors state it.
+        scores: that the authors published, in percent.
+        by_hand: the address is a page; no program can fetch the file.
+        file: its name in the cache; the last part of the address by default.
+        digest: published hash, ``sha256:`` or ``md5:`` and its first digits, where there is one.
+    """
+
+    address: str
+    format: str
+    architecture: str
+    licence: str
+    scores: str
+    by_hand: bool = False
+    file: str = ""
+    digest: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is or belongs."""
+        name = self.file or Path(urlsplit(self.address).path).name
+        return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def _moco(name: str, top1: str, md5: str, version: int = 2) -> Entry:
+    return Entry(f"{_MOCO}/{name}/{name}_pretrain.pth.tar", f"MoCo v{version}", "resnet50", _NON_COMMERCIAL,
+                 f"ImageNet linear {top1}", digest=f"md5:{md5}")
+
+
+def _swav(epochs: int, top1: str) -> Entry:
+    return Entry(f"{_SWAV}/swav_{epochs}ep_pretrain.pth.tar", "SwAV", "resnet50", _NON_COMMERCIAL,
+                 f"ImageNet linear {top1}")
+
+
+def _dino(name: str, architecture: str, knn: str, linear: str, full: bool = False) -> Entry:
+    file = f"{name}_pretrain{'_full_checkpoint' if full else ''}.pth"
+    layout = "DINO training" if full else "state dict" if architecture == "resnet50" else "DINO backbone"
+    return Entry(f"{_DINO}/{name}_pretrain/{file}", layout, architecture, "Apache-2.0",
+                 f"ImageNet kNN {knn}, linear {linear}")
+
+
+def _densecl(data: str, architecture: str, epochs: int, detection: str, segmentation: str) -> Entry:
+    depth = architecture.removeprefix("resnet")
+    return Entry("https://github.com/WXinlong/DenseCL", "DenseCL", architecture, "Apache-2.0",
+                 f"VOC detection AP {detection}, segmentation mIoU {segmentation}", by_hand=True,
+                 file=f"densecl_r{depth}_{data}_{epochs}ep.pth")
+
+
+def _revisiting(identity: str, name: str, scores: str) -> Entry:
+    return Entry(f"{_DRIVE}/{identity}/view", "Revisiting-Contrastive-SSL", "resnet50", _NON_COMMERCIAL, scores,
+                 by_hand=True, file=f"revisiting_{name}.pth.tar")
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """All published backbones that are known, by name."""
+    from torchvision.models import ResNet18_Weights, ResNet50_Weights
+
+    supervised = {
+        f"torchvision_{name}": Entry(
+            weights.url, "state dict", name, "BSD-3-Clause", f"ImageNet top-1 {top1}",
+            digest=f"sha256:{Path(weights.url).stem.rpartition('-')[2]}")  # torch's hub has the hash in the name
+        for name, weights, top1 in (("resnet18", ResNet18_Weights.IMAGENET1K_V1, "69.8"),
+                                    ("resnet50", ResNet50_Weights.IMAGENET1K_V1, "76.1"))
+    }
+    return {
+        "moco_v1_200ep": _moco("moco_v1_200ep", "60.6", "b251726a", version=1),
+        "moco_v2_200ep": _moco("moco_v2_200ep", "67.7", "59fd9945"),
+        "moco_v2_800ep": _moco("moco_v2_800ep", "71.1", "a04e12f8"),
+        "swav_100ep": _swav(100, "72.1"),
+        "swav_200ep": _swav(200, "73.9"),
+        "swav_400ep": _swav(400, "74.6"),
+        "swav_800ep": _swav(800, "75.3"),
+        "densecl_coco_800ep": _densecl("coco", "resnet50", 800, "56.7", "67.5"),
+        "densecl_coco_1600ep": _densecl("coco", "resnet50", 1600, "57.2", "68.0"),
+        "densecl_imagenet_200ep": _densecl("imagenet", "resnet50", 200, "58.7", "69.4"),
+        "densecl_imagenet_r101_200ep": _densecl("imagenet", "resnet101", 200, "61.3", "74.1"),
+        "dino_resnet50": _dino("dino_resnet50", "resnet50", "67.5", "75.3"),
+        "dino_resnet50_full": _dino("dino_resnet50", "resnet50", "67.5", "75.3", full=True),
+        "dino_vits16": _dino("dino_deitsmall16", "vit_small_patch16_224", "74.5", "77.0"),
+        "dino_vits16_full": _dino("dino_deitsmall16", "vit_small_patch16_224", "74.5", "77.0", full=True),
+        "dino_vits8": _dino("dino_deitsmall8", "vit_small_patch8_224", "78.3", "79.7"),
+        "dino_vitb16": _dino("dino_vitbase16", "vit_base_patch16_224", "76.1", "78.2"),
+        "dino_vitb8": _dino("dino_vitbase8", "vit_base_patch8_224", "77.4", "80.1"),
+        "revisiting_moco_coco_200ep": _revisiting(
+            "1JcyLlsRzRPv2oAzeD9_Lj2ToT2LxwpxF", "moco_coco_200ep",
+            "VOC SVM 76.1, VOC mIoU 66.2, Cityscapes mIoU 70.3"),
+        "revisiting_coco_200ep": _revisiting(
+            "1A6TWp5JpquJtlm9oG0ly1-JSiSnqh2Tl", "coco_200ep",
+            "VOC SVM 85.1, VOC mIoU 71.9, Cityscapes mIoU 72.2"),
+        "revisiting_moco_coco_800ep": _revisiting(
+            "12vo1CbXwt1juKVxBJ6FInjwRADELdO_f", "moco_coco_800ep",
+            "VOC SVM 81.0, VOC mIoU 71.1, Cityscapes mIoU 71.3, DAVIS J&F 63.2"),
+        "revisiting_coco_800ep": _revisiting(
+            "1sxlSV2Qs1j-Ey4HLsCM8PsD0W9lHJZf6", "coco_800ep",
+            "VOC SVM 85.9, VOC mIoU 73.5, Cityscapes mIoU 72.3, DAVIS J&F 66.2"),
+        **supervised,
+    }
+
+
+def fetch(name: str, entry: Entry | None = None) -> Path:
+    """The file of a published backbone, fetched if need be and checked.
+
+    Args:
+        name: of the backbone.
+        entry: what is known of it; by default what :func:`entries` has.
+
+    Returns:
+        Its path.
+
+    Raises:
+        CheckpointError: unknown; not there and no way to it (the message says which file to put where); or not
+            the file that was published or used before.
+    """
+    if entry is None:
+        if name not in entries():
+            raise CheckpointError(f"the zoo has no '{name}'{closest(name, entries())}: see python -m "
+                                  "pretrain.checkpoints zoo")
+        entry = entries()[name]
+    path = entry.path
+    with locked(path.with_name(f".{path.name}.lock")):  # several processes may want it at once
+        if not path.is_file():
+            _download(name, entry, path)
+        else:
+            _check(name, entry, path, path)
+    return path
+
+
+def _download(name: str, entry: Entry, path: Path) -> None:
+    if entry.by_hand:
+        raise CheckpointError(f"{name} cannot be fetched by a program: get it from {entry.address} and place "
+                              f"it at {path}")
+    arriving = path.with_name(f".{path.name}.arriving")
+    try:
+        torch.hub.download_url_to_file(entry.address, str(arriving), progress=_is_main())
+    except (OSError, RuntimeError, ValueError) as error:
+        arriving.unlink(missing_ok=True)
+        reason = str(getattr(error, "reason", error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"cannot fetch {name} from {entry.address} ({reason}): get the file elsewhere and place "
+                              f"it at {path}") from error
+    try:
+        _check(name, entry, arriving, path)
+        os.replace(arriving, path)
+    finally:
+        arriving.unlink(missing_ok=True)
+
+
+def _check(name: str, entry: Entry, file: Path, path: Path) -> None:
+    """Compare a file with what is published and with its first use, and record it then."""
+    kind, _, published = entry.digest.partition(":")
+    digests = _digests(file, {"sha256", kind} - {""})
+    if published and not digests[kind].startswith(published):
+        raise CheckpointError(f"{file} is not the published {name}: its {kind} begins with "
+                              f"{digests[kind][: len(published)]} and not with {published}; remove it, then fetch it "
+                              "again")
+    record = path.with_name(f"{path.name}.sha256")
+    if not record.is_file():
+        write_text(record, f"{digests['sha256']}  {path.name}\n")
+        return
+    known = record.read_text(encoding="utf-8").split()[:1]
+    if known != [digests["sha256"]]:
+        raise CheckpointError(f"{file} has changed since its first use: its sha256 is not that in {record}; remove "
+                              f"both to fetch {name} again, or the record alone if you changed the file yourself")
+
+
+def _digests(file: Path, kinds: set[str]) -> dict[str, str]:
+    found = {kind: hashlib.new(kind) for kind in kinds}
+    with open(file, "rb") as content:
+        while part := content.read(2**20):
+            for digest in found.values():
+                digest.update(part)
+    return {kind: digest.hexdigest() for kind, digest in found.items()}
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
