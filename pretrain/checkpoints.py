@@ -25,7 +25,7 @@ from pretrain import zoo
 from pretrain.backbone_file import save_backbone
 from pretrain.describe import CheckpointInfo, describe, summary
 from pretrain.exports import export_for
-from pretrain.formats.base import FORMATS, CheckpointError, Encoder, Loaded
+from pretrain.formats.base import FORMATS, CheckpointError, Encoder, Loaded, Part
 from pretrain.matching import (
     POSITIONS,
     Fit,
@@ -108,11 +108,12 @@ def load_backbone(
     return model
 
 
-def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
+def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> CheckpointInfo:
     """Recognise a checkpoint and compare it with its architecture; nothing is built in memory.
 
     Args:
         path: as ``source`` of :func:`load_backbone`.
+        architecture: timm name to compare with; by default what the file says, or the known one that fits it.
 
     Returns:
         Format, architecture, prefix, keys, and what else is in it.
@@ -122,14 +123,14 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     """
     opened = _open(path)
     encoder = opened.encoder
-    if encoder.architecture is None and guess(encoder) is None:
+    if architecture is None and encoder.architecture is None and guess(encoder) is None:
         keys = [encoder.name(key) for key in encoder.state]
         return CheckpointInfo(
             opened.format, None, encoder.prefix, [], [], [*keys, *encoder.others], path=opened.path,
             kind=opened.kind, values=_values(encoder), parts=encoder.parts, training=opened.training,
             input=encoder.pretrained_cfg,
         )
-    return _info(opened, _plan(opened, None, {}))
+    return _info(opened, _plan(opened, architecture, {}))
 
 
 def content_digest(source: str | Path) -> str:
@@ -261,10 +262,17 @@ def _values(encoder: Encoder) -> int:
 
 
 def _info(opened: _Opened, plan: _Plan) -> CheckpointInfo:
+    encoder = opened.encoder
+    values, parts = _values(encoder), encoder.parts
+    head = f"{classifier_name(plan.architecture)}."
+    own = [key for key in encoder.state if key.startswith(head)] if plan.classes is not None else []
+    if own:
+        numbers = sum(encoder.state[key].numel() for key in own)
+        values, parts = values - numbers, (*parts, Part("classifier", tuple(map(encoder.name, own)), numbers))
     return CheckpointInfo(
         opened.format, plan.architecture, opened.encoder.prefix, plan.fit.matched, plan.fit.missing,
-        plan.fit.unexpected, plan.fit.resized, opened.path, opened.kind, plan.said_by, _values(opened.encoder),
-        opened.encoder.parts, plan.classes, plan.convention, opened.training,
+        plan.fit.unexpected, plan.fit.resized, opened.path, opened.kind, plan.said_by, values,
+        parts, plan.classes, plan.convention, opened.training,
     )
 
 
@@ -340,7 +348,7 @@ def main() -> int:
     """The command ``python -m pretrain.checkpoints``."""
     arguments = _parser().parse_args()
     if arguments.command == "inspect":
-        print(describe(inspect_checkpoint(arguments.file)))
+        print(describe(inspect_checkpoint(arguments.file, arguments.architecture)))
     elif arguments.command == "export":
         _export(arguments.file, arguments.target, arguments.architecture, arguments.classifier)
     else:
@@ -357,6 +365,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="say what a checkpoint holds and what of it would load",
                                   description="Say what a checkpoint holds and what of it would load.")
     inspect.add_argument("file", metavar="FILE", help=source)
+    inspect.add_argument("--architecture", metavar="NAME", help="timm name to compare it with")
     export = commands.add_parser(
         "export", help="write a checkpoint's backbone for timm, torchvision or Detectron2",
         description="Write a checkpoint's backbone for other programs; the ending of TARGET chooses the kind: "

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pretrain.formats.base import Part
 
+_EMPTY = "(nothing)"
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -70,7 +72,7 @@ def describe(info: CheckpointInfo) -> str:
     })
     own = str(len(info.matched) + len(_own(info)))
     parts = [("part", "keys", "numbers", "keys start with"),
-             ("backbone", own, _number(info.values), info.encoder_prefix or "(nothing)")]
+             ("backbone", own, _number(info.values), info.encoder_prefix or "(no prefix)")]
     parts += [(part.role, str(len(part.keys)), _number(part.values), _start(part.keys)) for part in info.parts]
     widths = [max(len(row[column]) for row in parts) for column in range(3)]
     lines += ["", *(f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in parts), ""]
@@ -89,7 +91,8 @@ def _verdict(info: CheckpointInfo) -> dict[str, str]:
     if info.architecture is None:
         return {"would load": "nothing: name the architecture (a timm name)"}
     wanted = len(info.matched) + len(info.missing)
-    share = "everything" if not info.missing else f"{100 * len(info.matched) / max(1, wanted):.0f} %, so it is refused"
+    lacking = f"{_plural(len(info.missing), 'tensor')} missing or of another shape, so it is refused"
+    share = lacking if info.missing else "everything"
     rows = {"would load": f"{len(info.matched)} of {wanted} tensors of {info.architecture}: {share}"}
     if info.resized:
         rows["resized"] = _some(info.resized)
@@ -110,8 +113,8 @@ def _input(values: Mapping[str, Any]) -> str:
 
 
 def _training(values: Mapping[str, str]) -> str:
-    shown = [f"{key} {value}".strip() for key, value in values.items()]
-    return ", ".join(shown[:12]) + (", …" if len(shown) > 12 else "") if shown else "none"
+    shown = [f"{key} {value}".strip() for key, value in values.items() if value != _EMPTY]
+    return ", ".join(shown[:8]) + (f", and {len(shown) - 8} more" if len(shown) > 8 else "") if shown else "none"
 
 
 def _words(value: Any) -> str:
@@ -122,10 +125,16 @@ def _words(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{list(value.shape)}"
     if isinstance(value, Namespace):
-        return f"({len(vars(value))} options)"
+        return f"({_plural(len(vars(value)), 'option')})"
     if isinstance(value, Mapping) and isinstance(value.get("param_groups"), Sequence):
-        return f"(state of {len(value.get('state') or ())} tensors)"
-    return f"({len(value)} entries)" if isinstance(value, Mapping | Sequence) else ""
+        return f"(state of {_plural(len(value.get('state') or ()), 'tensor')})"
+    if isinstance(value, Mapping | Sequence):
+        return f"({_plural(len(value), 'entry', 'entries')})" if len(value) else _EMPTY
+    return ""
+
+
+def _plural(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _start(keys: Sequence[str]) -> str:

@@ -238,7 +238,8 @@ def mismatch(path: Path, format_name: str, architecture: str, encoder: Encoder, 
     first = fit.missing[0]
     found = guess(encoder) if encoder.architecture is None else None
     fits = encoder.architecture or (found.architecture if found and found.exact else None)
-    left = [key for key in encoder.state if key not in wanted]
+    similar = found.architecture if found and not found.exact and found.architecture != architecture else None
+    left = [key for key in encoder.state if key not in wanted] if similar is None else []
     if first in encoder.state:
         there, here = list(encoder.state[first].shape), list(wanted[first].shape)
         detail = f"{encoder.name(first)} is {there} there and {here} in the model"
@@ -249,6 +250,8 @@ def mismatch(path: Path, format_name: str, architecture: str, encoder: Encoder, 
         detail += f" (it has {encoder.name(near[0])}, which nothing takes)" if near else ""
     if fits and fits != architecture:
         advice = f"set the architecture to {fits}"
+    elif similar:
+        advice = f"it is more like {similar}"
     elif len(fit.missing) <= 3 and fit.matched:
         advice = "the file was changed or is damaged; give another checkpoint"
     else:

@@ -52,7 +52,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     parts = [
         "---\nlibrary_name: timm\npipeline_tag: image-feature-extraction\ntags: [self-supervised, contrastive]\n---",
         f"# {facts['name']}",
-        f"A {facts['architecture']} backbone without a classifier, pretrained without labels on {facts['images']} images.",
+        f"A {facts['architecture']} backbone, no classifier, pretrained on {facts['images']} images without labels.",
         "## Use",
         "```python\nfrom pretrain import load_backbone\n\n"
         f'model = load_backbone("{facts["name"]}", features_only=True).eval()  # this folder\'s path\n'
@@ -65,7 +65,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "## Images", _table(images),
         "## Training", _table(training),
         "The whole recipe is `recipe.yaml`: `accelerate launch pretrain/main.py --config recipe.yaml`"
-        + ("." if facts["data"] == "scenes" else ", with where the images are (`--data.root` and the like)."),
+        + ("." if facts["data"] == "scenes" else ", with where the images are (`--data.root` and the like).")
+        + (f" It needs the plugins {', '.join(facts['plugins'])} (`--plugin`)." if facts["plugins"] else ""),
         "## Health", "Of the last logged step.", _table(health_rows(facts["metrics"])),
         "## Versions", _table(facts["versions"].items()),
         "## Licence", LICENCE,

@@ -28,7 +28,7 @@ from pretrain.sources import SOURCES
 
 WEIGHTS = "backbone.safetensors"
 _IN_RUN = Path("checkpoints") / WEIGHTS
-_NOT_RECIPE = ("name", "output", "resume", "plugin", "workers", "prefetch", "loop", "threads", "max_unreadable")
+_NOT_RECIPE = ("name", "output", "resume", "plugin", "workers", "prefetch", "loop", "max_unreadable")
 """Fields of a configuration that say where and how a run runs, not what it computes."""
 
 
@@ -88,6 +88,7 @@ def release_facts(folder: Path, results: Mapping[str, Any], config: Mapping[str,
         "batch_size": config.get("batch_size"), "seed": results.get("seed"),
         "neighbors": bool(neighbors.get("k") and neighbors.get("weight")), "metrics": results.get("metrics") or {},
         "train_seconds": results.get("train_seconds") or 0.0, "processes": results.get("processes", 1),
+        "plugins": [Path(plugin).name for plugin in config.get("plugin") or []],
         "versions": results.get("versions") or {},
     }
 

@@ -152,6 +152,9 @@ def fetch(name: str, entry: Entry | None = None) -> Path:
                                   "pretrain.checkpoints zoo")
         entry = entries()[name]
     path = entry.path
+    if entry.by_hand and not path.is_file():
+        raise CheckpointError(f"{name} cannot be fetched by a program: get it from {entry.address} and place it at "
+                              f"{path}")
     with locked(path.with_name(f".{path.name}.lock")):  # several processes may want it at once
         if not path.is_file():
             _download(name, entry, path)
@@ -161,9 +164,6 @@ def fetch(name: str, entry: Entry | None = None) -> Path:
 
 
 def _download(name: str, entry: Entry, path: Path) -> None:
-    if entry.by_hand:
-        raise CheckpointError(f"{name} cannot be fetched by a program: get it from {entry.address} and place "
-                              f"it at {path}")
     arriving = path.with_name(f".{path.name}.arriving")
     try:
         torch.hub.download_url_to_file(entry.address, str(arriving), progress=_is_main())

@@ -139,18 +139,17 @@ def test_a_published_layout_loads(layout, networks, tmp_path):
     network, images, expected = networks[architecture_of(layout)]
     state, keys = contents(layout, network.state_dict())
     path = write(layout, tmp_path / "file.pth.tar", state)
-    info = inspect_checkpoint(path)
+    model = load_backbone(path).eval()
+    path.unlink()  # the model does not need it any more, and ten of them fill a disk
+    info = model.load_report
     assert (info.format, info.architecture, info.encoder_prefix) == (
         CASES[layout][0], architecture_of(layout), CASES[layout][1])
     assert len(info.matched) == len(keys) and not info.missing and not info.resized
     assert sorted(info.unexpected) == sorted(set(state) - set(keys))
-    model = load_backbone(path).eval()
-    path.unlink()  # the model does not need it any more, and ten of them fill a disk
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
     assert next(model.parameters()).dtype == torch.float32
     assert {key: model.pretrained_cfg[key] for key in ("mean", "std")} == CASES[layout][5]
-    assert model.load_report.matched == info.matched and model.load_report.unexpected == info.unexpected
 
 
 @pytest.mark.parametrize("layout", CASES)
@@ -237,8 +236,7 @@ def test_solo_learn_old_and_new(name, small, tmp_path):
     assert inspect_checkpoint(tmp_path / "solo.ckpt").classes == 10
 
 
-@pytest.mark.parametrize("data", ["", "cifar100"])
-def test_stems_for_small_images(data, tmp_path):
+def test_stems_for_small_images(tmp_path):
     """Against torchvision's ResNet with the stem that solo-learn puts into it."""
     torch.manual_seed(2)
     reference = torchvision.models.resnet18()
@@ -247,7 +245,6 @@ def test_stems_for_small_images(data, tmp_path):
     randomised(reference)
     content = lightning({**under("backbone.", reference.state_dict()), "classifier.weight": filler((10, 512)),
                          "classifier.bias": filler((10,))})
-    content["hyper_parameters"] = {"dataset": data}
     torch.save(content, tmp_path / "cifar.ckpt")
     assert inspect_checkpoint(tmp_path / "cifar.ckpt").architecture == "cifar_resnet18"
     images = torch.randn(2, 3, 32, 32)
@@ -259,7 +256,10 @@ def test_stems_for_small_images(data, tmp_path):
         torch.testing.assert_close(features[-1].mean((2, 3)), reference(images), rtol=0, atol=1e-5)
     assert pyramid.feature_info.reduction() == [1, 1, 2, 4, 8]
     assert model.pretrained_cfg["input_size"] == (3, 32, 32)
-    assert (model.pretrained_cfg["mean"] == IMAGENET["mean"]) == (data == "")
+    assert model.pretrained_cfg["mean"] == IMAGENET["mean"]  # nobody says otherwise
+    content["hyper_parameters"] = {"data": {"dataset": "cifar100"}}
+    torch.save(content, tmp_path / "cifar.ckpt")
+    assert inspect_checkpoint(tmp_path / "cifar.ckpt").input["mean"] == (0.5071, 0.4865, 0.4409)
 
 
 def test_lightly_benchmark(small, tmp_path):

@@ -40,7 +40,7 @@ def write(folder: Path, packed: bool = False, side: int = 28) -> dict[str, tuple
         for name, array in zip(FILES[split], (images, labels), strict=True):
             content = pack(array)
             path = folder / (f"{name}.gz" if packed else name)
-            path.write_bytes(gzip.compress(content) if packed else content)
+            path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     return made
 
 
@@ -76,10 +76,10 @@ WHOLE = pack(np.zeros((4, 5), np.uint8))
         (WHOLE[:-1], "is truncated: 31 bytes, and its header says 32"),
         (WHOLE + b"\0", "is too long: 33 bytes"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "is truncated: 16 bytes"),  # 2⁹⁶ pixels: nothing is allocated for them
-        (gzip.compress(WHOLE)[:-9], "cannot be read"),
-        (gzip.compress(WHOLE)[:4], "cannot be read"),
+        (gzip.compress(WHOLE, mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(WHOLE, mtime=0)[:4], "cannot be read"),
         (b"\x1f\x8bxxxxxxxxxxxxxxx", "cannot be read"),
-        (gzip.compress(WHOLE[:-2]), "is truncated: 30 bytes"),
+        (gzip.compress(WHOLE[:-2], mtime=0), "is truncated: 30 bytes"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, content, message):
