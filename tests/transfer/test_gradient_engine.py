@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+import timm
 import torch
 from accelerate.state import AcceleratorState
 from uneven import GROUPS, make
@@ -14,6 +15,7 @@ from harness.seeding import derive_seed
 from transfer.data.loading import Augmented, collate
 from transfer.gradients.passes import Part
 from transfer.gradients.products import Factored
+from transfer.gradients.pullback import pull_back
 from transfer.strategies import balances, build_balance
 from transfer.strategies.base import GradientBalance, JacobianBalance
 from transfer.strategies.registry import BALANCES
@@ -330,6 +332,70 @@ def test_kernels_seen_through_their_factors():
     torch.testing.assert_close(transfer.objective.engine._gramian, rows @ rows.T)
     direction = build_balance("mgda", list(transfer.tasks)).combine(rows)
     torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
+
+
+class Twice(torch.nn.Module):
+    """A kernel used twice, one that scales everything, and a bias that is broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.randn(64, 64, 3, 3).double() / 24)
+        self.scale = torch.nn.Parameter(torch.tensor(0.7).double())
+        self.bias = torch.nn.Parameter(torch.randn(64, 1, 1).double())
+
+    def forward(self, images):
+        once = torch.nn.functional.conv2d(images, self.kernel, padding=1).relu()
+        return torch.nn.functional.conv2d(once * self.scale + self.bias, self.kernel, padding=1)
+
+
+def pulled(outputs, cotangents, parameters):
+    found = {}
+    pull_back([outputs], [cotangents], parameters, lambda value, products: found.__setitem__(value, products))
+    return found
+
+
+def test_a_kernel_used_twice_is_formed_and_summed():
+    torch.manual_seed(0)
+    net = Twice()
+    outputs = net(torch.randn(1, 64, 2, 2).double())
+    cotangents = torch.randn(3, *outputs.shape).double()
+    found = pulled(outputs, cotangents, net.parameters())
+    for value in net.parameters():
+        rows = torch.stack([torch.autograd.grad(outputs, value, one, retain_graph=True)[0] for one in cotangents])
+        torch.testing.assert_close(found[value].rows().view_as(rows), rows)
+        torch.testing.assert_close(found[value].weighted(torch.ones(3)).view_as(value), rows.sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name, size", [("mobilenetv3_small_050", 32), ("convnext_atto", 32),
+                                        ("vit_tiny_patch16_224", 64),
+                                        ("swin_tiny_patch4_window7_224", 56), ("hrnet_w18_small", 32),
+                                        ("resnext26ts", 32)])
+def test_backbones_of_all_kinds(name, size, dtype):
+    """Gates that are broadcast, layer norms, attention, grouped convolutions: all as torch's own engine has them."""
+    small = {"vit_tiny_patch16_224": {"img_size": 64, "depth": 2, "embed_dim": 48},
+             "swin_tiny_patch4_window7_224": {"img_size": 56, "depths": (1, 1, 1, 1), "embed_dim": 24,
+                                              "num_heads": (1, 2, 3, 4)}}.get(name, {})
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=0, **small)
+    images = torch.randn(2, 3, size, size)
+    parameters = list(net.parameters())
+    if dtype is torch.float64:
+        outputs = net.double()(images.double())
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = net(images)
+    cotangents = torch.randn(2, *outputs.shape).to(outputs.dtype)
+    found = pulled(outputs, cotangents, parameters)
+    rows = [torch.autograd.grad(outputs, parameters, one, retain_graph=True, allow_unused=True) for one in cotangents]
+    for value, *gradients in zip(parameters, *rows, strict=True):
+        if gradients[0] is None:
+            assert value not in found
+            continue
+        expected = torch.stack(gradients).flatten(1)
+        tolerance = {"rtol": 1e-7, "atol": 1e-9} if dtype is torch.float64 else {
+            "rtol": 0.05, "atol": 0.05 * float(expected.abs().max()) + 1e-6}
+        torch.testing.assert_close(found[value].rows(), expected, **tolerance)
 
 
 def test_bfloat16_is_near(monkeypatch):

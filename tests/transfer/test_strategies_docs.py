@@ -80,7 +80,8 @@ def test_balance(name):
 
 
 @pytest.mark.parametrize("registry, name", [(registry, name) for registry in (SCHEDULES, PARTITIONS)
-                                            for name in registry.names()], ids=str)
+                                            for name in registry.names()],
+                         ids=lambda value: value if isinstance(value, str) else value.kind)
 def test_schedule_and_partition(registry, name):
     assert ROWS["name", name]["options"] == options(registry.get(name))
 

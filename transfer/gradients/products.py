@@ -44,7 +44,7 @@ class Formed:
 
     @torch.no_grad()
     def rows(self) -> Tensor:
-        return self.values.flatten(1)
+        return self.values.reshape(len(self.values), -1)  # a scalar parameter has values of [T]
 
 
 @dataclass

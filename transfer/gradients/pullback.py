@@ -2,7 +2,8 @@
 
 ``torch.autograd.grad`` would walk the graph once for each task. This walk visits each node once, with
 the cotangents of all tasks side by side: so convolutions read their weights once for all of them, and
-a parameter's T gradients are there at the same time, to be used and freed before the next one's.
+a parameter's T gradients are there at the same time, to be used and freed before the next one's. Hooks on
+tensors are not called.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def pull_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], parameter
             roots.append(output.grad_fn)
             _add(arriving[output.grad_fn], output.output_nr, list(values), tasks)
     edges, useful = _survey(roots, wanted)
+    walk = _Walk(tasks, wanted, useful, edges, sink, factors)
+    waiting = dict(edges)  # edges whose cotangents have not arrived
     ready = [root for root in dict.fromkeys(roots) if not edges[root]]
     while ready:
         node = ready.pop()
@@ -55,14 +58,14 @@ def pull_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], parameter
         results: Sequence[Cotangents | None] = [None] * len(following)
         if given and node in useful:
             rule = RULES.get(node.name(), _one_by_one)
-            results = rule(node, given, _Walk(tasks, wanted, useful, edges, sink, factors))
+            results = rule(node, given, walk)
         for (child, slot), result in zip(following, results, strict=True):
             if child is None:
                 continue
             if result is not None:
                 _add(arriving[child], slot, result, tasks)
-            edges[child] -= 1
-            if not edges[child]:
+            waiting[child] -= 1
+            if not waiting[child]:
                 ready.append(child)
 
 
@@ -145,8 +148,23 @@ def _one_by_one(node: Any, given: dict[int, Cotangents], walk: _Walk) -> list[Co
             result = node(*(slots[slot][task] if slot in slots else None for slot in outputs))
         else:
             result = _through_the_engine(node, {slot: values[task] for slot, values in slots.items()})
-        per_task.append(result if isinstance(result, tuple) else (result,))
+        result = result if isinstance(result, tuple) else (result,)
+        per_task.append([_as_taken(value, edge) for value, edge in zip(result, node.next_functions, strict=True)])
     return [None if column[0] is None else list(column) for column in zip(*per_task, strict=True)]
+
+
+def _as_taken(gradient: Tensor | None, edge: tuple[Any, int]) -> Tensor | None:
+    """A gradient as what it goes to takes it: summed over what was broadcast, in its type.
+
+    Autograd does this between nodes; here nodes are called without it.
+    """
+    child, slot = edge
+    if gradient is None or child is None:
+        return None
+    like = child.variable if hasattr(child, "variable") else child._input_metadata[slot]
+    if gradient.shape != like.shape:
+        gradient = gradient.sum_to_size(tuple(like.shape))
+    return gradient if gradient.dtype == like.dtype else gradient.to(like.dtype)
 
 
 def _through_the_engine(node: Any, cotangents: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
