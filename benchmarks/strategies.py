@@ -190,26 +190,29 @@ class Problem:
 Steps = dict[str, Callable[[], None]]
 
 
-def variants(problem: Problem) -> Steps:
-    """Every way to make a step, by name."""
-    found: Steps = {
-        "plain sum": problem.plain,
-        "uncertainty": problem.ours("uncertainty"),
-        "dwa": problem.ours("dwa"),
-        "mgda_ub (representation)": problem.ours("mgda_ub"),
-        f"{RULE}, kept": problem.ours(RULE, mode="kept"),
-        f"{RULE}, lean": problem.ours(RULE, mode="lean"),
-        f"{DRAWN}, kept": problem.ours(DRAWN, mode="kept"),
-        f"{RULE}, TorchJD autojac one by one": problem.autojac("IMTLG", 1),
-        f"{RULE}, TorchJD autojac batched": problem.autojac("IMTLG", None),
+def variants(problem: Problem) -> dict[str, Callable[[], Callable[[], None]]]:
+    """What makes each way to make a step, by name."""
+    found: dict[str, Callable[[], Callable[[], None]]] = {
+        "plain sum": lambda: problem.plain,
+        "uncertainty": lambda: problem.ours("uncertainty"),
+        "dwa": lambda: problem.ours("dwa"),
+        "mgda_ub (representation)": lambda: problem.ours("mgda_ub"),
+        f"{RULE}, kept": lambda: problem.ours(RULE, mode="kept"),
+        f"{RULE}, lean": lambda: problem.ours(RULE, mode="lean"),
+        f"{DRAWN}, kept": lambda: problem.ours(DRAWN, mode="kept"),
+        f"{RULE}, TorchJD autojac one by one": lambda: problem.autojac("IMTLG", 1),
+        f"{RULE}, TorchJD autojac batched": lambda: problem.autojac("IMTLG", None),
         # It hooks the network's modules, so it has a network of its own.
-        f"{RULE}, TorchJD autogram": Problem(problem.case).autogram("IMTLGWeighting"),
-        f"{DRAWN}, TorchJD autojac one by one": problem.autojac("PCGrad", 1),
+        f"{RULE}, TorchJD autogram": lambda: Problem(problem.case).autogram("IMTLGWeighting"),
+        f"{DRAWN}, TorchJD autojac one by one": lambda: problem.autojac("PCGrad", 1),
     }
     try:
-        found |= {f"{RULE}, LibMTL": problem.libmtl("IMTL"), f"{DRAWN}, LibMTL": problem.libmtl("PCGrad")}
+        problem.libmtl("IMTL")
     except ImportError as error:
         print(f"without LibMTL ({error})")
+    else:
+        found |= {f"{RULE}, LibMTL": lambda: problem.libmtl("IMTL"),
+                  f"{DRAWN}, LibMTL": lambda: problem.libmtl("PCGrad")}
     return found
 
 
@@ -249,7 +252,7 @@ def measure(problem: Problem, steps: dict[str, Callable[[], None]], rounds: int)
 
 
 def peak(case: str, variant: str, threads: int) -> float:
-    """MiB that four steps of a variant add to a process that has imported everything."""
+    """MiB that four steps of a variant add to a process that has its network."""
     command = [sys.executable, "-m", "benchmarks.strategies", "--cases", case, "--threads", str(threads),
                "--one", variant]
     out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})
@@ -257,8 +260,8 @@ def peak(case: str, variant: str, threads: int) -> float:
 
 
 def one(problem: Problem, variant: str) -> None:
+    step = variants(problem)[variant]()
     before = _resident()
-    step = variants(problem)[variant]
     for _ in range(4):
         problem.clear()
         step()
@@ -290,7 +293,7 @@ def main() -> int:
             return 0
         print(f"\n{case}: ResNet-18, 96 px, T = {CASES[case].tasks}, batch {CASES[case].batch}, "
               f"{arguments.threads} threads", flush=True)
-        steps = variants(problem)
+        steps = {name: make() for name, make in variants(problem).items()}
         check(problem, steps)
         found = measure(problem, steps, arguments.rounds)
         peaks = {name: peak(case, name, arguments.threads) for name in steps} if arguments.memory else {}

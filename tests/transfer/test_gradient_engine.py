@@ -139,7 +139,7 @@ def test_a_task_without_labels_is_left_out(name):
         got = torch.cat([gradients[value].flatten() for value in transfer.model.shared_parameters()])
         torch.testing.assert_close(got, direction.to(got), rtol=1e-6, atol=1e-12)
     if not transfer.objective.engine.jacobian_rule:
-        assert transfer.objective.engine.weights[3] == 0
+        assert transfer.objective.engine.weights[3] == 1  # what it had before
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -303,6 +303,23 @@ def test_weights_stay_between_solutions():
     torch.testing.assert_close(torch.cat([gradients[value].flatten() for value in shared]), direction)
     step(transfer, second, number=6)
     assert not torch.equal(weights, transfer.objective.engine.weights)
+
+
+def test_a_solution_that_failed_is_not_remembered():
+    transfer = network("--balance.name", "mgda", "--balance.update_every", "3")
+    parts = batch(transfer)
+    step(transfer, parts, number=0)
+    weights = transfer.objective.engine.weights.clone()
+    loss = transfer.tasks["depth"].loss
+    transfer.tasks["depth"].loss = lambda *arguments: loss(*arguments) * torch.inf
+    step(transfer, parts, number=3)
+    assert "depth is not finite" in transfer.objective.trouble
+    assert torch.equal(transfer.objective.engine.weights, weights)
+    transfer.tasks["depth"].loss = loss
+    _, gradients = step(transfer, batch(transfer, [1, 4, 6, 7, 8, 9]), number=4)
+    assert not transfer.objective.trouble and all(value.isfinite().all() for value in gradients.values()
+                                                  if value is not None)
+    assert not torch.equal(transfer.objective.engine.weights, weights)  # solved again, out of turn
 
 
 def test_groups_of_tasks_are_rows():

@@ -65,7 +65,7 @@ class GradientEngine:
         seed: of the run.
 
     Attributes:
-        weights: of the last solution, ``[T]``.
+        weights: of the last solution in which a unit had labels, ``[T]``.
         trouble: what was wrong with the gradients of the last step; empty when nothing was.
 
     Raises:
@@ -100,7 +100,7 @@ class GradientEngine:
         self.keeps = self._keeps()
         self.weights = torch.ones(len(units), dtype=torch.float64)
         self.trouble = ""
-        self._solved = False
+        self._solved = self._failed = False
         self._in_encoder: dict[Tensor, tuple[int, int]] | None = None
         self._gramian = torch.zeros(len(units), len(units), dtype=torch.float64)
         self._present = torch.zeros(len(units), dtype=torch.bool)
@@ -133,7 +133,15 @@ class GradientEngine:
             "there is no representation of all tasks to begin again from" if not self.cuts else ""
         if mode == "lean" and reason:
             raise UserError(f"balance '{self.name}' cannot run in mode lean, since {reason}: set --balance.mode kept")
-        return bool(reason) or mode == "kept" or (mode == "auto" and fits(self.shared, len(self.units)))
+        return bool(reason) or mode == "kept" or (mode == "auto" and self._fits())
+
+    def _fits(self) -> bool:
+        """Whether there is room for all products, on every process: they must all do the same."""
+        room = fits(self.shared, len(self.units))
+        if self.processes == 1:
+            return room
+        votes = self.pool(torch.tensor(float(room), device=self.shared[0].device if self.shared else None))
+        return float(votes) == self.processes
 
     def check(self, parts: int) -> None:
         """Refuse batches of so many parts, where they cannot be worked on one by one.
@@ -162,7 +170,7 @@ class GradientEngine:
         self.trouble, self._solved = "", False
         self._own_gradients: list[list[Tensor | None]] = [[None] * len(own) for own in self.own]
         alone = len(parts) == 1
-        if number % self.balance.common.update_every:
+        if number % self.balance.common.update_every and not self._failed:
             looks = [self._look(part, graph=alone) for part in parts]
             self._apply(looks, self.weights, below=True)
         elif self.level == "representation":
@@ -250,20 +258,26 @@ class GradientEngine:
         """The rule's weights ``[T]``, float64 on the CPU."""
         rows = self._watch(gramian, losses, present)
         weights = torch.zeros(len(self.units), dtype=torch.float64)
-        if self.trouble:
-            weights.fill_(torch.nan)
-        elif rows:
+        if self.trouble:  # nothing of it is remembered
+            return weights.fill_(torch.nan)
+        if rows:
             needed = self._losses[rows] if self.balance.needs_losses else None
             with self._random(number), self.balance.restricted(rows):
                 weights[rows] = self.balance.weights(self._gramian[rows][:, rows], needed).double()
-        self.weights = weights * self._importance()
-        return self.weights
+            weights *= self._importance()
+            self.weights[rows] = weights[rows]  # who has no label now keeps what it had
+        return weights
 
     def _direction(self, jacobian: Tensor, rows: list[int], number: int) -> Tensor:
-        if not rows:
-            return torch.zeros_like(jacobian[0])
+        if self.trouble or not rows:
+            return torch.full_like(jacobian[0], torch.nan if self.trouble else 0.0)
+        scale = self.passes.scale()
+        if len(rows) < len(self.units):
+            jacobian = jacobian[rows]
         with self._random(number), self.balance.restricted(rows):
-            return self.balance.direction(jacobian[rows])
+            if scale is None:
+                return self.balance.direction(jacobian)
+            return self.balance.direction(jacobian / scale) * scale
 
     def _watch(self, gramian: Tensor | None, losses: Tensor, present: Tensor) -> list[int]:
         """Bring to the CPU what the rule reads, in one wait; returns the rows that have labels."""
@@ -280,6 +294,7 @@ class GradientEngine:
         bad = [name for i, name in enumerate(self.units) if i in rows and not self._gramian[i, i].isfinite()]
         if bad:
             self.trouble = f"the gradient of {', '.join(bad)} is not finite"
+        self._failed = bool(bad)
         return rows
 
     def _random(self, number: int) -> Any:

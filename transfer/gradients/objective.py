@@ -53,7 +53,6 @@ class RunObjective:
         self._epochs = _overrides(balance, "end_of_epoch")
         #: Sums of each unit's losses, and of the steps in which it had labels, since the epoch began.
         self.epoch = torch.zeros(2, len(units), dtype=torch.float64)
-        self._pooled: Tensor | None = None
         self._weights: Tensor | None = None
         self._random: RandomState | None = None
 
@@ -198,13 +197,15 @@ class RunObjective:
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, the balance's own state apart."""
-        return {"epoch": self.epoch, **({"weights": self.engine.weights} if self.engine is not None else {})}
+        engine = {"weights": self.engine.weights, "keeps": self.engine.keeps} if self.engine is not None else {}
+        return {"epoch": self.epoch, **engine}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.epoch.copy_(state["epoch"])
         if self.engine is not None:
             self.engine.weights.copy_(state["weights"])
+            self.engine.keeps = state["keeps"]  # whatever memory there is now: rounding differs
 
     # -- pieces -----------------------------------------------------------------------------------
 
