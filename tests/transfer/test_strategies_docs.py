@@ -66,7 +66,9 @@ def needs(rule):
 
 def test_the_tables_have_all_names_and_no_others():
     told = {name for kind, name in ROWS if kind == "name"}
-    assert told == {*BALANCES.choices(), *SCHEDULES.choices(), *PARTITIONS.choices()}
+    there = {name for registry in (BALANCES, SCHEDULES, PARTITIONS) for name in registry.choices()
+             if "<" in name or registry.get(name).__module__.startswith("transfer.")}  # not what plugins of tests add
+    assert told == there
 
 
 @pytest.mark.parametrize("name", BALANCES.names())

@@ -15,6 +15,7 @@ CLASSES = {
     "semseg": tuple("abcde"),
     "parts": tuple("abcd"),
     "scene": tuple("abcdef"),
+    "classification": tuple("abcdef"),
     "attributes": tuple("abc"),
 }
 VARIANTS = [
@@ -28,6 +29,7 @@ VARIANTS = [
     ("saliency", {}),
     ("saliency", {"balance": "none"}),
     ("scene", {}),
+    ("classification", {}),
     ("attributes", {}),
 ]
 B, H, W = 5, 6, 4
@@ -44,7 +46,7 @@ def make(kind: str, options: dict, seed: int = 0):
     elif kind == "normals":
         target = torch.nn.functional.normalize(torch.randn(B, 3, H, W, generator=g), dim=1)
         target *= torch.rand(B, 1, H, W, generator=g) > 0.3
-    elif kind == "scene":
+    elif kind in ("scene", "classification"):
         target = torch.tensor([2, -1, 0, 5, 2])
     else:
         place = (B, H, W) if task.dense else (B, 3)
@@ -74,7 +76,7 @@ def reference(kind: str, options: dict, prediction, target) -> float:
             for b, y, x in places
             if t[b][y][x] != 255
         ]
-    elif kind == "scene":
+    elif kind in ("scene", "classification"):
         terms = [softmax_loss(p[b], t[b]) for b in range(B) if t[b] >= 0]
     elif kind == "attributes":
         terms = [bce(p[b][a], t[b][a]) for b in range(B) for a in range(3) if t[b][a] != 255]
@@ -138,7 +140,7 @@ def test_missing_labels_have_no_gradient(kind, options):
     prediction.requires_grad_()
     (gradient,) = torch.autograd.grad(task.loss(prediction, target, task.normalizer(target)), prediction)
     known = (target != 0).any(1) if kind == "normals" else target != task.ignored
-    missing = ~(known[:, None].expand_as(gradient) if task.dense or kind == "scene" else known)
+    missing = ~(known[:, None].expand_as(gradient) if task.dense or kind in ("scene", "classification") else known)
     assert bool(missing.any()) and not gradient[missing].any()
     assert gradient[~missing].any()
 
