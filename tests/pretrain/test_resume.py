@@ -15,8 +15,8 @@ OPTIONS = ["--data.count=60", "--drop_last=false", "--workers=1", "--loop.save_s
 
 def test_goes_on_after_a_kill(programs, wait_for_step, same_runs):
     """SIGKILL at a random moment between two checkpoints."""
-    options = [*OPTIONS, "--epochs=6"]
-    target = random.SystemRandom().randint(1, 12)
+    options = [*OPTIONS, "--epochs=5"]
+    target = random.SystemRandom().randint(1, 10)
     process = programs.start("pretrain", "--output=killed", *options)
     wait_for_step(process, programs.folder / "killed", target)
     time.sleep(random.random() * 0.1)
@@ -29,9 +29,34 @@ def test_goes_on_after_a_kill(programs, wait_for_step, same_runs):
     same_runs(programs.folder / "whole", programs.folder / "killed")
 
 
-def test_asked_to_stop(programs, wait_for_step, same_runs):
-    """SIGTERM: the step is finished, everything is saved, and the exit code tells the signal."""
-    options = [*OPTIONS, "--epochs=5", "--loop.save_steps=1000"]
+def test_asked_to_stop(programs, same_runs, monkeypatch):
+    """SIGTERM in the middle of a step: the step is finished, everything is saved, the exit code tells the signal."""
+    from pretrain.engine import Pretraining
+
+    options = [*OPTIONS, "--epochs=3", "--loop.save_steps=1000"]
+    step, folder = Pretraining.train_step, programs.folder / "stopped"
+
+    def interrupted(self, batch):
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "train_step", interrupted)
+        stopped = programs.main("pretrain", "--output=stopped", *options)
+    assert stopped.code == 143 and "stopped by signal 15 at step 6" in stopped.out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert (folder / "checkpoints" / "last.pt").exists() and not (folder / "results.json").exists()
+    assert programs.main("pretrain", "--output=whole", *options).code == 0
+    rest = programs.main("pretrain", "--output=stopped", *options)
+    assert rest.code == 0 and "continues stopped/checkpoints/last.pt at step 6" in rest.out
+    same_runs(programs.folder / "whole", folder)
+
+
+@pytest.mark.slow
+def test_a_program_asked_to_stop(programs, wait_for_step):
+    """SIGTERM from outside, whenever it comes."""
+    options = [*OPTIONS, "--epochs=40", "--loop.save_steps=1000"]
     folder = programs.folder / "stopped"
     process = programs.start("pretrain", "--output=stopped", *options)
     wait_for_step(process, folder, 2)
@@ -40,10 +65,6 @@ def test_asked_to_stop(programs, wait_for_step, same_runs):
     assert process.returncode == 143 and "Traceback" not in output, output
     assert "stopped by signal 15 at step" in output
     assert (folder / "checkpoints" / "last.pt").exists() and not (folder / "results.json").exists()
-    assert programs.main("pretrain", "--output=whole", *options).code == 0
-    rest = programs.main("pretrain", "--output=stopped", *options)
-    assert rest.code == 0 and "continues stopped/checkpoints/last.pt at step" in rest.out
-    same_runs(programs.folder / "whole", folder)
 
 
 @pytest.mark.slow
