@@ -2,7 +2,8 @@
 
     python -m pretrain.checkpoints inspect FILE
     python -m pretrain.checkpoints export FILE TARGET.safetensors|TARGET.pth|TARGET.pkl
-    python -m pretrain.checkpoints zoo
+    python -m pretrain.checkpoints zoo [NAME]
+    python -m pretrain.checkpoints fetch NAME [--sha256 HEX | --unverified]
 """
 
 from __future__ import annotations
@@ -333,15 +334,40 @@ def _export(source: str, target: str, architecture: str | None, classifier: bool
         print(note)
 
 
-def _print_zoo() -> None:
-    rows = [("name", "architecture", "format", "licence", "published", "here")]
-    for name, entry in zoo.entries().items():
-        here = "yes" if entry.path.is_file() else "by hand" if entry.by_hand else "fetched when used"
-        rows.append((name, entry.architecture, entry.format, entry.licence, entry.scores, here))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nfiles: {next(iter(zoo.entries().values())).path.parent}")
+def _print_zoo(name: str | None) -> None:
+    known = zoo.entries()
+    if name is not None and name not in known:
+        raise CheckpointError(f"the zoo has no '{name}'{closest(name, known)}: see python -m pretrain.checkpoints zoo")
+    rows = [("name", "architecture", "licence", "checked by", "published", "here")]
+    for each, entry in known.items():
+        rows.append((each, entry.architecture, entry.licence, entry.checked_by, entry.scores, _here(entry)))
+    if name is None:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+        print("\n" + "\n".join((*_ZOO_NOTES, f"files: {next(iter(known.values())).path.parent}")))
+        return
+    entry = known[name]
+    print(name)
+    for what, value in (("address", entry.address), ("format", entry.format), ("architecture", entry.architecture),
+                        ("licence", f"{entry.licence} (of the repository)"), ("checked by", entry.checked_by),
+                        ("published", entry.scores), ("here", _here(entry)), ("file", entry.path)):
+        print(f"  {what:<14}{value}")
+
+
+_ZOO_NOTES = (
+    "licence: of the authors' repository; none of them states another for the weights",
+    "checked by: what the authors publish to tell their file; \"sha256 unknown\": it is fetched by the command fetch "
+    "alone,\n            with --sha256 or --unverified, and what came then is checked from then on",
+    "published: the authors' own figures; none was measured again",
+    "addresses (zoo NAME) are those of the authors' pages, and may have moved since",
+)
+
+
+def _here(entry: zoo.Entry) -> str:
+    if entry.path.is_file():
+        return "yes"
+    return "by hand" if entry.by_hand else "when used" if entry.digest.startswith("sha256:") else "by fetch"
 
 
 def main() -> int:
@@ -351,8 +377,10 @@ def main() -> int:
         print(describe(inspect_checkpoint(arguments.file, arguments.architecture)))
     elif arguments.command == "export":
         _export(arguments.file, arguments.target, arguments.architecture, arguments.classifier)
+    elif arguments.command == "fetch":
+        print(zoo.fetch(arguments.name, sha256=arguments.sha256, unverified=arguments.unverified))
     else:
-        _print_zoo()
+        _print_zoo(arguments.name)
     return 0
 
 
@@ -360,7 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pretrain.checkpoints",
         description="Backbones in checkpoint files of other projects and of ours. No code in a file is ever run.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="inspect|export|zoo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="inspect|export|zoo|fetch")
     source = "checkpoint file of any known format, a run's folder or name, or a name of the zoo"
     inspect = commands.add_parser("inspect", help="say what a checkpoint holds and what of it would load",
                                   description="Say what a checkpoint holds and what of it would load.")
@@ -375,8 +403,16 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("target", metavar="TARGET", help="file to write: .safetensors, .pth or .pkl")
     export.add_argument("--architecture", metavar="NAME", help="timm name, if the file does not say it")
     export.add_argument("--classifier", action="store_true", help="write the classifier too (not to .pkl)")
-    commands.add_parser("zoo", help="list the published backbones that are known by name",
-                        description="List the published backbones that are known by name.")
+    listing = commands.add_parser("zoo", help="list the published backbones that are known by name",
+                                  description="List the published backbones that are known by name.")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="one of them, with its address")
+    fetch = commands.add_parser("fetch", help="fetch a published backbone into the cache of torch's hub",
+                                description="Fetch a published backbone into the cache of torch's hub, and check it.")
+    fetch.add_argument("name", metavar="NAME", help="of the zoo")
+    sure = fetch.add_mutually_exclusive_group()
+    sure.add_argument("--sha256", metavar="HEX", help="what the file must have, from a source that you trust")
+    sure.add_argument("--unverified", action="store_true", help="take what comes where no sha256 is published; it is "
+                      "recorded, and checked from then on")
     return parser
 
 

@@ -140,6 +140,8 @@ def resized_positions(state: Mapping[str, Tensor], model: nn.Module) -> dict[str
     prefix = here.shape[1] - grid[0] * grid[1]
     if there.ndim != 3 or there.shape[::2] != here.shape[::2] or _side(there.shape[1] - prefix) is None:
         return {}
+    if there.numel() * there.element_size() > there.untyped_storage().nbytes():
+        return {}  # a few numbers that claim to be as many as nobody could resize
     return {POSITIONS: resample_abs_pos_embed(there, list(grid), num_prefix_tokens=prefix)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,12 +56,34 @@ def read_file(path: Path) -> Loaded:
 
 def _read_torch(path: Path, mapped: bool) -> Any:
     try:
+        if mapped:
+            _check_zip(path)
         return load_file(path, mmap=mapped)
+    except CheckpointError:
+        raise
     except Exception as error:  # a hostile file can make the reader stumble anywhere
         if isinstance(error, UserError) and isinstance(error.__cause__, UnpicklingError):
             raise CheckpointError(_refusal(path, error)) from error
         raise CheckpointError(f"checkpoint {path} is damaged, cut off, or not a checkpoint "
                               f"({_reason(error.__cause__ or error)}): {_HINT}") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse packed members: torch writes none, mapping would take the packed bytes for numbers, and a small file
+    could unpack to any size.
+
+    Raises:
+        CheckpointError: a member is packed, or claims more bytes than the file has.
+    """
+    size = os.path.getsize(path)
+    with zipfile.ZipFile(path) as file:
+        for member in file.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(f"checkpoint {path} is refused: its part {member.filename!r} is compressed, and "
+                                      "torch writes none so: write it again with torch.save")
+            if member.file_size > size or member.compress_size > size:
+                raise CheckpointError(f"checkpoint {path} is damaged or cut off (its part {member.filename!r} claims "
+                                      f"{member.file_size} bytes of {size}): {_HINT}")
 
 
 def _refusal(path: Path, error: UserError) -> str:

@@ -1,4 +1,8 @@
-"""ResNets for small images, as self-supervised libraries train them on CIFAR: timm has none."""
+"""ResNets for small images, as self-supervised libraries train them on CIFAR: timm has none.
+
+The networks of ``mtl_heads`` have the same stem. Neither package imports the other, so that each can be used alone; a
+test holds the two to the same names and numbers.
+"""
 
 from __future__ import annotations
 

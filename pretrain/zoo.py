@@ -1,13 +1,18 @@
 """Published backbones by name.
 
 A file is kept where torch keeps those of its hub. Before every use its sha256 is compared with the published one;
-where none is published, with the one that was recorded at its first use.
+where none is published, with the one that was recorded at its first use. Such a file is not fetched unasked: that takes
+a sha256 from the user, or the user's word that none is needed (``python -m pretrain.checkpoints fetch``).
+
+Addresses, licences, hashes and scores are what the authors' pages say; a licence is that of the authors' repository,
+since none of them states another for the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,7 +38,7 @@ class Entry:
         address: of the file, or of the page from which a person can get it.
         format: name of its layout.
         architecture: timm name.
-        licence: of the weights, as the authors state it.
+        licence: of the authors' repository.
         scores: that the authors published, in percent.
         by_hand: the address is a page; no program can fetch the file.
         file: its name in the cache; the last part of the address by default.
@@ -48,6 +53,15 @@ class Entry:
     by_hand: bool = False
     file: str = ""
     digest: str = ""
+
+    @property
+    def checked_by(self) -> str:
+        """What tells whether a file is the published one, in words."""
+        kind, _, digits = self.digest.partition(":")
+        published = f"{kind}, first {len(digits)} digits" if len(digits) < 32 else kind
+        if kind == "sha256":
+            return published
+        return f"{published}; sha256 unknown" if digits else "sha256 unknown"
 
     @property
     def path(self) -> Path:
@@ -81,8 +95,9 @@ def _densecl(data: str, architecture: str, epochs: int, detection: str, segmenta
 
 
 def _revisiting(identity: str, name: str, scores: str) -> Entry:
-    return Entry(f"{_DRIVE}/{identity}/view", "Revisiting-Contrastive-SSL", "resnet50", _NON_COMMERCIAL, scores,
-                 by_hand=True, file=f"revisiting_{name}.pth.tar")
+    layout = "MoCo v2" if name.startswith("moco_") else "Revisiting-Contrastive-SSL"
+    return Entry(f"{_DRIVE}/{identity}/view", layout, "resnet50", _NON_COMMERCIAL, scores, by_hand=True,
+                 file=f"revisiting_{name}.pth.tar")
 
 
 @cache
@@ -132,20 +147,24 @@ def entries() -> dict[str, Entry]:
     }
 
 
-def fetch(name: str, entry: Entry | None = None) -> Path:
+def fetch(name: str, entry: Entry | None = None, sha256: str | None = None, unverified: bool = False) -> Path:
     """The file of a published backbone, fetched if need be and checked.
 
     Args:
         name: of the backbone.
         entry: what is known of it; by default what :func:`entries` has.
+        sha256: that the file must have, 64 hexadecimal digits.
+        unverified: fetch it also where no sha256 is known; that of what came is recorded.
 
     Returns:
         Its path.
 
     Raises:
-        CheckpointError: unknown; not there and no way to it (the message says which file to put where); or not
-            the file that was published or used before.
+        CheckpointError: unknown; not there and no way to it (the message says which file to put where); of no known
+            sha256; or not the file that was published or used before.
     """
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256 := sha256.strip().lower()):
+        raise CheckpointError(f"--sha256 {sha256} is no sha256: give its 64 hexadecimal digits")
     if entry is None:
         if name not in entries():
             raise CheckpointError(f"the zoo has no '{name}'{closest(name, entries())}: see python -m "
@@ -156,14 +175,18 @@ def fetch(name: str, entry: Entry | None = None) -> Path:
         raise CheckpointError(f"{name} cannot be fetched by a program: get it from {entry.address} and place it at "
                               f"{path}")
     with locked(path.with_name(f".{path.name}.lock")):  # several processes may want it at once
-        if not path.is_file():
-            _download(name, entry, path)
+        if path.is_file():
+            _check(name, entry, path, path, sha256)
+        elif sha256 or unverified or entry.digest.startswith("sha256:") or _record(path).is_file():
+            _download(name, entry, path, sha256)
         else:
-            _check(name, entry, path, path)
+            raise CheckpointError(f"no sha256 of {name} is published, so it is not fetched unasked: fetch it once with "
+                                  f"python -m pretrain.checkpoints fetch {name} --sha256 HEX (or --unverified, to take "
+                                  f"what comes from {entry.address}), or place the file at {path}")
     return path
 
 
-def _download(name: str, entry: Entry, path: Path) -> None:
+def _download(name: str, entry: Entry, path: Path, sha256: str | None) -> None:
     arriving = path.with_name(f".{path.name}.arriving")
     try:
         torch.hub.download_url_to_file(entry.address, str(arriving), progress=_is_main())
@@ -173,21 +196,28 @@ def _download(name: str, entry: Entry, path: Path) -> None:
         raise CheckpointError(f"cannot fetch {name} from {entry.address} ({reason}): get the file elsewhere and place "
                               f"it at {path}") from error
     try:
-        _check(name, entry, arriving, path)
+        _check(name, entry, arriving, path, sha256)
         os.replace(arriving, path)
     finally:
         arriving.unlink(missing_ok=True)
 
 
-def _check(name: str, entry: Entry, file: Path, path: Path) -> None:
-    """Compare a file with what is published and with its first use, and record it then."""
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _check(name: str, entry: Entry, file: Path, path: Path, sha256: str | None) -> None:
+    """Compare a file with what is published, with what the user expects and with its first use; record it then."""
     kind, _, published = entry.digest.partition(":")
     digests = _digests(file, {"sha256", kind} - {""})
     if published and not digests[kind].startswith(published):
         raise CheckpointError(f"{file} is not the published {name}: its {kind} begins with "
                               f"{digests[kind][: len(published)]} and not with {published}; remove it, then fetch it "
                               "again")
-    record = path.with_name(f"{path.name}.sha256")
+    if sha256 and digests["sha256"] != sha256:
+        raise CheckpointError(f"{file} is not what --sha256 says: its sha256 is {digests['sha256']}; remove it, or "
+                              "give the right one")
+    record = _record(path)
     if not record.is_file():
         write_text(record, f"{digests['sha256']}  {path.name}\n")
         return

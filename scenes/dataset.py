@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import UserError, closest
-from harness.files import locked, write_text
+from harness.files import cache_folder, locked, write_text
 from harness.seeding import available_cores
 from scenes.classes import ATTRIBUTES, PART_CLASSES, SCENE_TYPES, SEMSEG_CLASSES
 from scenes.labels import centre_offsets
@@ -142,7 +142,7 @@ def render_range(split: str, size: int, labels: bool, start: int, stop: int) -> 
 
 
 def _cache_root(root: str | Path | None) -> Path:
-    return Path(root or os.environ.get("TASKLIFT_CACHE") or Path.home() / ".cache" / "tasklift").expanduser()
+    return Path(root).expanduser() if root else cache_folder()
 
 
 def _fill(split: str, count: int, size: int, labels: bool, root: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 from pretrain.formats.base import FORMATS, CheckpointError, Encoder, Loaded
 from pretrain.formats.layout import Layout
 
+_OURS = ("architecture", "options", "pretrained_cfg", "matching_heuristics", "__author__")
+"""What our export has beside the weights; nothing of it is a state of training."""
 # timm's and torchvision's, Detectron2's
 _STEM = (("conv1.", "stem.conv1."), ("bn1.", "stem.conv1.norm."))
 _BLOCK = (("downsample.0.", "shortcut."), ("downsample.1.", "shortcut.norm."),
@@ -64,3 +66,7 @@ class Detectron2(Layout):
             pretrained_cfg={key: tuple(value) for key, value in convention.items() if isinstance(value, list | tuple)}
             if isinstance(convention, Mapping) else encoder.pretrained_cfg,
         )
+
+    def training(self, loaded: Loaded) -> dict[str, Any]:
+        """The top level without the weights and what describes them."""
+        return {key: value for key, value in super().training(loaded).items() if key not in _OURS}

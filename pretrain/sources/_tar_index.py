@@ -7,7 +7,7 @@ import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 """A sample's key, which is all up to the first dot of the file's name, and the rest, which says what of it this is."""
 _LONGEST_LABEL = 20
+_LONGEST_HEADER = 2**20
+"""Bytes; names and extended headers are far shorter."""
 
 
 class TarIndex(NamedTuple):
@@ -81,7 +83,7 @@ def _read_headers(file, size: int, extensions: frozenset[str]) -> TarIndex:
     key, complete, without = None, True, 0  # of the sample that members are being added to
 
     try:
-        tar = tarfile.TarFile(fileobj=file, mode="r", errorlevel=0)
+        tar = tarfile.TarFile(fileobj=_Headers(file), mode="r", errorlevel=0)
     except tarfile.TarError:
         return _packed(images, 0, 0)
     label, damage, position = -1, -1, -1
@@ -119,6 +121,28 @@ def _read_headers(file, size: int, extensions: frozenset[str]) -> TarIndex:
     if damage < 0:
         without += not complete  # the rest of a sample that is cut is in the tail that is reported
     return _packed(images, damage, without)
+
+
+class _Headers:
+    """A file whose readers get headers and no more: a long name or an extended header may claim any length.
+
+    Args:
+        file: opened, without a buffer.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, length: int = -1) -> bytes:
+        """At most so many bytes.
+
+        Raises:
+            tarfile.ReadError: more were asked for than any header has.
+        """
+        if not 0 <= length <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {length} bytes")
+        return self._file.read(length)
 
 
 def _packed(images: list[tuple[int, int, int]], damage: int, without: int) -> TarIndex:

@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +172,54 @@ def test_odd_contents_are_one_line(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("bomb", [False, True])
+def test_compressed_zip_files_are_refused(bomb, tmp_path):
+    """Mapping would take the packed bytes for weights, and a small file may unpack to any size."""
+    torch.save({"conv1.weight": torch.rand(64, 3, 7, 7)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    if bomb:
+        members["a/data.pkl"] = bytes(20_000_000)
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="packed.pth is refused: its part 'a/data.pkl' is compressed") as caught:
+        inspect_checkpoint(tmp_path / "packed.pth")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value) and peak < 5_000_000
+
+
+def test_a_zip_file_whose_sizes_lie_is_refused(tmp_path):
+    torch.save({"conv1.weight": torch.rand(64, 3, 7, 7)}, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    start = content.index(b"PK\x01\x02")  # the directory at the end; sizes are at 20 and 24 of an entry
+    lie = content[: start + 20] + (2**31).to_bytes(4, "little") * 2 + content[start + 28 :]
+    (tmp_path / "lie.pth").write_bytes(lie)
+    with pytest.raises(CheckpointError, match="lie.pth is damaged or cut off .its part .* claims 2147483648 bytes"):
+        inspect_checkpoint(tmp_path / "lie.pth")
+
+
+def test_a_few_numbers_that_claim_to_be_many_are_not_resized(tmp_path):
+    with torch.device("meta"):
+        wanted = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    state = {key: torch.zeros(1).expand(value.shape) for key, value in wanted.items()}
+    state["pos_embed"] = torch.zeros(1, 1, 1).expand(1, 2**40 + 1, 192)
+    torch.save(state, tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match=r"pos_embed is \[1, 1099511627777, 192\] there"):
+        load_backbone(tmp_path / "vit.pth", "vit_tiny_patch16_224", img_size=96)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>Virus scan warning</title>", b"PK\x03\x04",
+                                     b"\x1f\x8b\x08", b"\x80\x02", b"\x89PNG\r\n"])
+def test_other_files_are_one_line(content, tmp_path):
+    (tmp_path / "file.pth.tar").write_bytes(content + bytes(100))
+    with pytest.raises(CheckpointError, match="file.pth.tar is (damaged|refused)") as caught:
+        inspect_checkpoint(tmp_path / "file.pth.tar")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors", "pkl"])
 def test_files_cut_anywhere_are_refused(kind, tmp_path):
     path = tmp_path / {"safetensors": "a.safetensors", "pkl": "a.pkl"}.get(kind, "a.pth")
@@ -245,7 +295,7 @@ def test_detectron2_names(tmp_path):
     assert len(content["model"]) == len(keys) and content["matching_heuristics"] and content["__author__"]
     assert all(isinstance(value, np.ndarray) and value.dtype == np.float32 for value in content["model"].values())
     info = inspect_checkpoint(tmp_path / "a.pkl")
-    assert (info.format, info.architecture) == ("Detectron2", "resnet26")
+    assert (info.format, info.architecture, dict(info.training)) == ("Detectron2", "resnet26", {})
     state = {f"backbone.bottom_up.{name}": torch.from_numpy(value) for name, value in content["model"].items()}
     torch.save({"model": {**state, "roi_heads.x": torch.zeros(1)}, "iteration": 9}, tmp_path / "detector.pth")
     assert torch.equal(load_backbone(tmp_path / "detector.pth").conv1.weight, model.conv1.weight)
@@ -279,8 +329,13 @@ def published(tmp_path, monkeypatch):
     return file, entry, tmp_path / "cache" / "hub" / "checkpoints"
 
 
-def test_a_published_backbone_is_fetched_recorded_and_checked(published, monkeypatch):
+def test_a_backbone_of_no_known_sha256_is_fetched_when_asked_recorded_and_checked(published, monkeypatch, capsys):
     file, _, cache = published
+    with pytest.raises(CheckpointError, match="no sha256 of small is published.*fetch small --sha256 HEX .or --unv"):
+        load_backbone("small")
+    assert not list(cache.glob("*small.pth"))
+    monkeypatch.setattr(sys, "argv", ["checkpoints", "fetch", "small", "--unverified"])
+    assert pretrain.checkpoints.main() == 0 and capsys.readouterr().out == f"{cache / 'small.pth'}\n"
     assert torch.equal(load_backbone("small").conv1.weight, network().conv1.weight)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (cache / "small.pth.sha256").read_text() == f"{digest}  small.pth\n"
@@ -297,16 +352,43 @@ def test_a_published_hash_is_checked_before_use(published, kind, monkeypatch):
     file, entry, cache = published
     right = hashlib.new(kind, file.read_bytes()).hexdigest()[:8]
     with pytest.raises(CheckpointError, match=f"is not the published small: its {kind} begins with {right}"):
-        zoo.fetch("small", replace(entry, digest=f"{kind}:00000000"))
+        zoo.fetch("small", replace(entry, digest=f"{kind}:00000000"), unverified=True)
     assert not list(cache.glob("small.pth*"))
-    assert zoo.fetch("small", replace(entry, digest=f"{kind}:{right}")) == cache / "small.pth"
+    assert zoo.fetch("small", replace(entry, digest=f"{kind}:{right}"), unverified=True) == cache / "small.pth"
+
+
+def test_a_sha256_of_the_users_is_checked_before_use(published):
+    file, entry, cache = published
+    right = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(CheckpointError, match=f"is not what --sha256 says: its sha256 is {right}"):
+        zoo.fetch("small", sha256="0" * 64)
+    assert not list(cache.glob("*small.pth"))
+    for wrong in ("", "12", right + "0", "g" * 64):
+        with pytest.raises(CheckpointError, match="is no sha256: give its 64 hexadecimal digits"):
+            zoo.fetch("small", sha256=wrong)
+    assert zoo.fetch("small", sha256=right.upper()) == cache / "small.pth"
+    (cache / "small.pth").unlink()
+    assert zoo.fetch("small") == cache / "small.pth", "the sha256 that was recorded is a known one"
+    with pytest.raises(CheckpointError, match="is not what --sha256 says"):
+        zoo.fetch("small", sha256="0" * 64)
+
+
+def test_half_a_hash_of_another_kind_is_not_enough(published):
+    """MoCo publishes eight digits of an md5: they find damage, and no forgery."""
+    file, entry, cache = published
+    md5 = replace(entry, digest=f"md5:{hashlib.md5(file.read_bytes()).hexdigest()[:8]}")
+    with pytest.raises(CheckpointError, match="no sha256 of small is published"):
+        zoo.fetch("small", md5)
+    assert zoo.fetch("small", md5, unverified=True) == cache / "small.pth"
+    assert md5.checked_by == "md5, first 8 digits; sha256 unknown" and entry.checked_by == "sha256 unknown"
+    assert replace(entry, digest="sha256:f37072fd").checked_by == "sha256, first 8 digits"
 
 
 def test_without_a_network_the_error_says_what_to_place_where(published):
     file, entry, cache = published
     file.unlink()
     with pytest.raises(CheckpointError, match=f"get the file elsewhere and place it at {cache}/small.pth"):
-        load_backbone("small")
+        zoo.fetch("small", unverified=True)
     assert not list(cache.glob("*small.pth*arriving"))
     by_hand = zoo.Entry("https://example.org/page", "DenseCL", "resnet50", "-", "-", by_hand=True, file="d.pth")
     with pytest.raises(CheckpointError, match=f"get it from https://example.org/page and place it at {cache}/d.pth"):
@@ -352,15 +434,25 @@ def test_what_inspect_prints(tmp_path, monkeypatch, capsys):
         assert line in lines, line
 
 
-@pytest.mark.parametrize("words", [["zoo"], ["--help"], ["inspect", "--help"], ["export", "--help"]])
-def test_the_other_commands(words, monkeypatch, capsys):
+@pytest.mark.parametrize("words", [["zoo"], ["zoo", "moco_v2_800ep"], ["--help"], ["inspect", "--help"],
+                                   ["export", "--help"], ["fetch", "--help"]])
+def test_the_other_commands(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["checkpoints", *words])
     try:
         assert pretrain.checkpoints.main() == 0
     except SystemExit as end:
         assert end.code == 0
     out = capsys.readouterr().out
-    assert ("moco_v2_800ep" in out) == (words == ["zoo"]) and len(out) > 200
+    assert ("moco_v2_800ep" in out) == (words[0] == "zoo") and len(out) > 200
+    if words == ["zoo"]:
+        rows = {line.split()[0]: line for line in out.splitlines() if line}
+        assert "sha256 unknown" in rows["swav_800ep"] and "by fetch" in rows["swav_800ep"]
+        assert "md5, first 8 digits; sha256 unknown" in rows["moco_v2_800ep"]
+        assert "by hand" in rows["densecl_coco_800ep"]
+        assert "sha256, first 8 digits" in rows["torchvision_resnet50"] and "none was measured again" in out
+    elif words[0] == "zoo":
+        assert "https://dl.fbaipublicfiles.com/moco/" in out
 
 
 # --- memory

@@ -78,7 +78,7 @@ def test_training_state_of_a_run(tmp_path):
         "backbone": timm.create_model("resnet18", num_classes=0, **SMALL), "head": nn.Linear(16, 4)
     })
     state = {"format": "tasklift-pretrain/1", "step": 3, "backbone": "resnet18", "backbone_options": SMALL,
-             "query": encoder.state_dict(), "key": encoder.state_dict()}
+             "query": encoder.state_dict(), "key": encoder.state_dict(), "queues": {"head": torch.zeros(5, 4)}}
     (tmp_path / "checkpoints").mkdir()
     torch.save(state, tmp_path / "checkpoints" / "last.pt")
     for source in (tmp_path, tmp_path / "checkpoints" / "last.pt"):
@@ -86,6 +86,9 @@ def test_training_state_of_a_run(tmp_path):
     info = inspect_checkpoint(tmp_path)
     assert (info.format, info.architecture, info.encoder_prefix) == ("tasklift run", "resnet18", "backbone.")
     assert info.missing == [] and info.unexpected == ["head.weight", "head.bias"]
+    assert [(part.role, len(part.keys)) for part in info.parts] == [
+        ("projection head", 2), ("momentum encoder", len(encoder.state_dict())), ("queue", 1)]
+    assert dict(info.training) == {"step": "3"}
 
 
 def test_model_options_travel(tmp_path):

@@ -102,7 +102,7 @@ def networks():
     made = {}
     for name, size in (("resnet50", 64), ("vit_small_patch16_224", 224)):
         model = randomised(timm.create_model(name, num_classes=0))
-        images = torch.randn(2, 3, size, size)
+        images = torch.randn(1, 3, size, size)
         with torch.no_grad():
             made[name] = model, images, model(images)
     return made
@@ -134,8 +134,16 @@ def write(layout: str, path: Path, state) -> Path:
     return path
 
 
+@pytest.fixture
+def uninitialised(monkeypatch):
+    """Networks are built with whatever is in memory: most of a test's time, and all of it comes from the file."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_", "trunc_normal_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+    monkeypatch.setattr("timm.models.vision_transformer.trunc_normal_", lambda tensor, *_, **__: tensor)
+
+
 @pytest.mark.parametrize("layout", CASES)
-def test_a_published_layout_loads(layout, networks, tmp_path):
+def test_a_published_layout_loads(layout, networks, uninitialised, tmp_path):
     network, images, expected = networks[architecture_of(layout)]
     state, keys = contents(layout, network.state_dict())
     path = write(layout, tmp_path / "file.pth.tar", state)
@@ -260,6 +268,22 @@ def test_stems_for_small_images(tmp_path):
     content["hyper_parameters"] = {"data": {"dataset": "cifar100"}}
     torch.save(content, tmp_path / "cifar.ckpt")
     assert inspect_checkpoint(tmp_path / "cifar.ckpt").input["mean"] == (0.5071, 0.4865, 0.4409)
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_the_stem_for_small_images_is_that_of_the_networks_for_tasks(padding):
+    """Two packages that do not import each other have it; they stay equal."""
+    import mtl_heads.networks.resnet_variants  # noqa: F401
+    import pretrain.stems  # noqa: F401
+
+    options = {"channels": [8, 8, 16, 16], "num_classes": 0, "stem_padding": padding}
+    torch.manual_seed(3)
+    one, other = (timm.create_model(name, **options).eval() for name in ("cifar_resnet18", "resnet18_cifar"))
+    other.load_state_dict(one.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(one(images), other(images))
+    assert one.feature_info == other.feature_info
 
 
 def test_lightly_benchmark(small, tmp_path):

@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.images import UnreadableImage
 from harness.sampling import Batches
 from pretrain.crops import MultiCrop
+from pretrain.shards import main, pack
 from pretrain.sources import SOURCES, _shard_index, _tar_index, shards
 from pretrain.views import Views, collate
 
@@ -213,6 +214,47 @@ def test_links_and_folders_in_a_shard_are_no_samples(tmp_path):
     assert values(build(tmp_path)) == [1]
 
 
+def test_nothing_in_a_shard_is_ever_written_or_followed(tmp_path):
+    """Names that lead elsewhere are names; devices and pipes are no images."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    names = ["/etc/1.png", "../../2.png", "a/../../3.png", "..4.png"]
+    with tarfile.open(inside / "a.tar", "w") as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size = len(encoded(number))
+            tar.addfile(member, io.BytesIO(encoded(number)))
+        for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
+            member = tarfile.TarInfo(f"{kind.decode()}.png")
+            member.type, member.devmajor, member.devminor, member.linkname = kind, 1, 5, "/etc/passwd"
+            tar.addfile(member)
+    assert values(build(inside)) == [0, 1, 2]  # the last name begins with a dot: hidden
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tar", "in"]
+
+
+def test_members_of_one_key_in_two_cases(tmp_path):
+    """Keys differ by case, as in WebDataset; extensions do not, so 1.JPG and 1.jpg are two images of one sample."""
+    write_tar(tmp_path / "a.tar", [("A.png", encoded(1)), ("a.png", encoded(2)), ("b.PNG", encoded(3)),
+                                   ("b.png", encoded(4)), ("c.txt", b"no image")])
+    source = build(tmp_path)
+    assert values(source) == [1, 2, 3]
+    assert source.remarks() == ["1 samples of the shards have no image and are left out"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**21, 2**40, 2**62])
+def test_a_header_that_claims_to_be_long_is_not_read(tmp_path, kind, size):
+    whole = tarfile.TarInfo("1.png")
+    whole.size = len(encoded(1))
+    padded = encoded(1) + bytes(-len(encoded(1)) % 512)
+    liar = tarfile.TarInfo("././@LongLink")
+    liar.type, liar.size = kind, size
+    content = whole.tobuf(tarfile.GNU_FORMAT) + padded + liar.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(content)
+    source = build(tmp_path)
+    assert values(source) == [1] and f"damaged at byte {512 + len(padded)} of {len(content)}" in source.remarks()[0]
+
+
 @pytest.mark.parametrize("cut", ["data", "header", "padding", "between", "end"])
 def test_a_truncated_shard_costs_its_own_tail_and_is_named(tmp_path, cut):
     write_shards(tmp_path, (3, 4, 2))
@@ -387,6 +429,21 @@ def test_a_shard_that_changes_under_a_run_is_unreadable_not_something_else(tmp_p
         source.open(19)
 
 
+def test_images_of_16_bits_and_animations_are_one_upright_picture(tmp_path):
+    """And what is no image under an image's name is unreadable."""
+    grey, animation = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.full((8, 9), 40000, np.uint16)).save(grey, "PNG")
+    frames = [Image.new("RGB", (9, 8), (value, 0, 77)) for value in (10, 20)]
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
+    write_tar(tmp_path / "a.tar", [("1.png", grey.getvalue()), ("2.gif", animation.getvalue()), ("3.jpg", b"a text")])
+    source = build(tmp_path)
+    first, second = (np.asarray(source.open(number)) for number in range(2))
+    assert first.shape == second.shape == (8, 9, 3) and (abs(first.astype(int) - 40000 / 257) <= 1).all()
+    assert second[0, 0].tolist() == [10, 0, 77]
+    with pytest.raises(UnreadableImage, match="a.tar at byte"):
+        source.open(2)
+
+
 def test_damaged_images_in_whole_shards_are_counted(tmp_path):
     whole = encoded(1)
     write_tar(tmp_path / "a.tar", [("1.png", whole), ("2.png", whole[: len(whole) // 2]), ("3.png", b"")])
@@ -418,3 +475,64 @@ def test_more_shards_than_are_kept_open(tmp_path, monkeypatch):
 def test_a_source_goes_to_other_processes(tmp_path):
     source = build(write_shards(tmp_path))
     assert value(source, 3) == 3 and value(pickle.loads(pickle.dumps(source)), 4) == 4
+
+
+# -- making them ------------------------------------------------------------------------------------
+
+
+def photographs(folder, names):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(number))
+    return folder
+
+
+def test_a_folder_becomes_shards(tmp_path):
+    """Names that would be one sample, or none, in WebDataset's layout stay images of their own."""
+    names = ["a.png", "b/a.png", "b.c/a.png", "b_c/a.png", "IMG.1.PNG", "IMG.2.png", "A.PNG", "a.jpg", "..x.png/y.png",
+             "_.png", "ü/写真.png", f"{'long ' * 40}.png"]
+    folder = photographs(tmp_path / "photos", [name for name in names if not name.startswith(".")])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("no image")
+    shards, count, left_out = pack(folder, tmp_path / "shards", per_shard=4)
+    assert [path.name for path in shards] == [f"train-000{number}.tar" for number in range(3)]
+    assert count == 11 and left_out == "empty.png is empty"
+    source = build(tmp_path / "shards")
+    assert sorted(values(source)) == list(range(11)) != values(source) and source.remarks() == []
+    members = [tarfile.open(path).getnames() for path in shards]
+    assert [len(names) for names in members] == [4, 4, 3]
+    assert len({name.casefold().partition(".")[0] for names in members for name in names}) == 11
+
+
+def test_the_same_folder_and_seed_give_the_same_shards(tmp_path):
+    folder = photographs(tmp_path / "photos", [f"{number}.png" for number in range(9)])
+    packed = {}
+    for target, seed in (("one", 0), ("two", 0), ("three", 1)):
+        paths, _, _ = pack(folder, tmp_path / target, per_shard=5, seed=seed)
+        packed[target] = [path.read_bytes() for path in paths]
+        for path in folder.iterdir():
+            os.utime(path, (1, 1))
+    assert packed["one"] == packed["two"] != packed["three"]
+
+
+def test_what_cannot_be_packed(tmp_path, monkeypatch, capsys):
+    folder = photographs(tmp_path / "photos", ["1.png"])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "1.jpg").touch()
+    for source, target, size, message in (
+            (folder, "full", 1, "full is there already"), (folder, "full/x", 1, "is there already"),
+            (folder, "full/x/y", 1, "cannot write .*full/x/y: (Not a directory|File exists): choose"),
+            (folder, "new", 0, "--per-shard is 0"),
+            (tmp_path / "none", "new", 1, "is empty"), (tmp_path / "no", "new", 1, "does not exist"),
+            (tmp_path / "hollow", "new", 1, "no image in .*hollow can be read .1.jpg is empty")):
+        with pytest.raises(UserError, match=message) as caught:
+            pack(source, tmp_path / target, size)
+        assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.setattr("sys.argv", ["shards", str(folder), str(tmp_path / "new"), "--per-shard", "7"])
+    assert main() == 0
+    assert "packed 1 images into 1 shards" in capsys.readouterr().out and (tmp_path / "new/train-0000.tar").is_file()
