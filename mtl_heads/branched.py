@@ -87,7 +87,7 @@ class Branched(MultiTaskModel):
         self.branches = nn.ModuleList()  # of all leaves but the first, each with the stages that it runs
         for leaf in range(1, len(leaves)):
             _, branch = self.encoder.copies(2)
-            stages = stages_of(branch)
+            stages = trunk.of_copy(branch)
             stages.keep([i for i, runner in enumerate(self._runner[leaf]) if runner == leaf])
             self._stages.append(stages)
             self.branches.append(branch)

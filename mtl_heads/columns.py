@@ -83,16 +83,16 @@ class Columns(MultiTaskModel):
         )
         if lr_multiplier is not None and not lr_multiplier > 0:
             raise UserError(f"lr_multiplier is {lr_multiplier}: give a positive number")
-        channels = stages_of(encoder).channels
+        stages = stages_of(encoder)
         self.encoders = PerTask(dict(zip(tasks.all, encoder.copies(len(tasks.all)), strict=True)))
         self.heads = TaskHeads(encoder.pyramid, tasks, head, head_options)
-        counts = channels if len(tasks.all) > 1 else []
+        counts = stages.channels if len(tasks.all) > 1 else []
         #: one list per stage, with one exchange for each map
         self.exchanges = nn.ModuleList(
             nn.ModuleList(self.exchange(number, alpha, beta) for number in maps) for maps in counts
         )
         self.lr_multiplier = lr_multiplier
-        self._stages = {task: stages_of(self.encoders[task]) for task in tasks.all}
+        self._stages = {task: stages.of_copy(self.encoders[task]) for task in tasks.all}
 
     def exchange(self, channels: int, alpha: float, beta: float) -> Exchange:
         """An exchange of maps of a number of channels; the weights are those of the constructor."""
@@ -116,9 +116,9 @@ class Columns(MultiTaskModel):
         return self._output(maps)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        if self.lr_multiplier is not None:
-            return self._groups(self.exchanges.parameters(), self.lr_multiplier)
-        return self._groups(self.exchanges.parameters(), PUBLISHED_LR_MULTIPLIER, adaptive_lr_scale=1.0)
+        own = {} if self.lr_multiplier is not None else {"adaptive_lr_scale": 1.0}
+        scale = PUBLISHED_LR_MULTIPLIER if self.lr_multiplier is None else self.lr_multiplier
+        return self._groups(self.exchanges.parameters(), scale, name="exchanges", **own)
 
     def single_task_prefixes(self, task: str) -> dict[str, str]:
         head = f"heads.{self.heads.key(task)}."

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mtl_heads.shapes import ShapesOnly
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
@@ -36,6 +38,7 @@ def dry_run(
     images: tuple[int, ...],
     watch: Callable[[], AbstractContextManager] = nullcontext,
     options: Mapping[str, Any] | None = None,
+    really: bool = True,
 ) -> tuple[Any, dict[str, Tensor]]:
     """Run ``module`` in evaluation mode on images of a given shape, without its weights.
 
@@ -49,6 +52,7 @@ def dry_run(
         images: shape of the images ``[B, C, H, W]``.
         watch: makes the context of each attempt to run; the last one it made saw the run that succeeded.
         options: keyword arguments of the call.
+        really: run really where it cannot run without values; otherwise that is an error.
 
     Returns:
         The module's output, and by name the tensors that took the place of its parameters and buffers;
@@ -56,12 +60,15 @@ def dry_run(
     """
     options = dict(options or {})
     device = next((value.device for value in module.parameters()), torch.device("cpu"))
-    with evaluating(module), torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+    graph = torch.set_grad_enabled(torch.is_grad_enabled())  # leaving inference mode would enable it
+    with evaluating(module), torch.inference_mode(False), graph, torch.compiler.set_stance("force_eager"):
         state = _stand_in(module, lambda value: torch.empty_like(value, device="meta"))
         try:
-            with watch():
+            with ShapesOnly(), watch():
                 return functional_call(module, state, (torch.empty(images, device="meta"),), options), state
         except (RuntimeError, NotImplementedError, TypeError) as error:
+            if not really:
+                raise
             state = _stand_in(module, lambda value: value.detach().clone())
             try:
                 with watch():

@@ -106,7 +106,7 @@ class Encoder(nn.Module):
                 f"{name} has output stride {max(strides)} and cannot be dilated to {output_stride}: "
                 "leave output_stride out or choose another backbone"
             )
-        self.multiple = _needed_multiple(self.backbone, strides, self.image_size)
+        self.multiple = _needed_multiple(self.backbone, strides, self.image_size, not features[0].is_meta)
 
         neck_class = NECKS.get(neck)
         check_options(f"neck '{neck}'", neck_class, neck_options or {})
@@ -203,14 +203,21 @@ def _layout(backbone: nn.Module, features: list[Tensor]) -> tuple[bool, list[int
     return False, first
 
 
-def _needed_multiple(backbone: nn.Module, strides: list[int], size: tuple[int, int]) -> int | None:
-    """The first of a few numbers that an image's sides must be multiples of; ``None``: one size only."""
+def _needed_multiple(backbone: nn.Module, strides: list[int], size: tuple[int, int], really: bool) -> int | None:
+    """The first of a few numbers that an image's sides must be multiples of; ``None``: one size only.
+
+    Args:
+        backbone: the model.
+        strides: of its features.
+        size: of images that it takes.
+        really: whether it cannot run without values.
+    """
     channels = input_channels(backbone)
     for multiple in dict.fromkeys((1, min(strides), max(strides), *_MULTIPLES, max(size))):
         height, width = (max(3, -(-side // multiple)) * multiple for side in (97, 131))
         try:
             with torch.no_grad():
-                dry_run(backbone, (1, channels, height, width))
+                dry_run(backbone, (1, channels, height, width), really=really)
         except Exception:  # whatever a backbone raises at a size that it does not take
             continue
         return multiple

@@ -131,11 +131,12 @@ class MultiTaskModel(nn.Module):
         """All trainable parameters, each in one group, as optimisers take them.
 
         A group whose learning rate is a multiple of the run's states it as ``lr_scale``, and if it is
-        another one with adaptive optimisers, that as ``adaptive_lr_scale``.
+        another one with adaptive optimisers, that as ``adaptive_lr_scale``. The log of a run tells the
+        rate of a group with a ``name``.
         """
         return self._groups([], 1.0)
 
-    def _groups(self, faster: Iterable[nn.Parameter], lr_scale: float, **more: float) -> list[dict[str, Any]]:
+    def _groups(self, faster: Iterable[nn.Parameter], lr_scale: float, **more: Any) -> list[dict[str, Any]]:
         """A group of the ordinary parameters, and one of those with a learning rate of their own, with its keys."""
         chosen = {id(value) for value in faster}
         trainable = [value for value in self.parameters() if value.requires_grad]

@@ -107,19 +107,19 @@ class Progressive(MultiTaskModel):
             neck_options=neck_options,
             backbone_options=backbone_options,
         )
-        channels = stages_of(encoder).channels
+        stages = stages_of(encoder)
         self.encoders = PerTask(dict(zip(self.order, encoder.copies(len(self.order)), strict=True)))
         self.adapters = PerTask(
             {
                 task: nn.ModuleList(
-                    nn.ModuleList(LateralAdapter(number, wide, reduction) for wide in maps) for maps in channels
+                    nn.ModuleList(LateralAdapter(number, wide, reduction) for wide in maps) for maps in stages.channels
                 )
                 for number, task in enumerate(self.order)
                 if number
             }
         )
         self.heads = TaskHeads(encoder.pyramid, tasks, head, head_options)
-        self._stages = {task: stages_of(self.encoders[task]) for task in self.order}
+        self._stages = {task: stages.of_copy(self.encoders[task]) for task in self.order}
         self._trained: str | None = None
         self._fixed: set[str] | None = None
 

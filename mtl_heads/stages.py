@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,12 @@ class Stages:
         self._names = names
         self.channels: list[list[int]] = []
         self._probe()
+
+    def of_copy(self, encoder: Encoder) -> Stages:
+        """The same cut of a copy of the encoder."""
+        other = copy.copy(self)
+        other.encoder = encoder
+        return other
 
     @property
     def count(self) -> int:

@@ -41,6 +41,9 @@ def single_task_results(config: TransferConfig, world: Accelerator) -> dict[str,
         return None
     if config.baseline != "auto":
         return _named(config)
+    if _falls_back(config):
+        world.print(f"single-task networks have head '{ONE_SCALE}': '{_own_head(config)}', which '{config.model.name}' "
+                    "is compared with elsewhere, needs features of several scales (--baseline_head names another)")
     return {task: read_results(single_task_folder(config, task, world)) for task in config.tasks}
 
 
@@ -69,11 +72,8 @@ def single_task_folder(config: TransferConfig, task: str, world: Accelerator) ->
 def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
     """``config`` with one task, its network's counterpart of one task, and otherwise the same."""
     registry = config.model.registry
-    options = {**option_defaults(registry.get("single_task")),
-               **registry.get(config.model.name).single_task_options(config.model.options)}
-    wanted = config.baseline_head or options["head"]
-    if config.baseline_head is None and "head" not in config.model.options and not fits_head(config, wanted):
-        wanted = ONE_SCALE  # the architecture's counterpart reads several scales, and there is one
+    options = _counterpart(config)
+    wanted = config.baseline_head or (ONE_SCALE if _falls_back(config) else options["head"])
     if wanted != options["head"]:
         options |= {"head": wanted, "head_options": None}
     common = dataclasses.replace(config.model.common, from_single_task="auto")  # of no meaning here
@@ -88,6 +88,24 @@ def single_task_config(config: TransferConfig, task: str) -> TransferConfig:
         schedule=Selection("shared", {}, ScheduleConfig(), config.schedule.registry),
         partition=Selection("full", {}, None, config.partition.registry),
     )
+
+
+def _counterpart(config: TransferConfig) -> dict[str, Any]:
+    """Options of the single-task networks that the architecture is compared with."""
+    registry = config.model.registry
+    return {**option_defaults(registry.get("single_task")),
+            **registry.get(config.model.name).single_task_options(config.model.options)}
+
+
+def _own_head(config: TransferConfig) -> str:
+    """The architecture's choice of their head."""
+    return _counterpart(config)["head"]
+
+
+def _falls_back(config: TransferConfig) -> bool:
+    """Whether the head that nobody chose reads several scales, and there is one."""
+    chosen = config.baseline_head is not None or "head" in config.model.options
+    return not chosen and not fits_head(config, _own_head(config))
 
 
 def single_task_head(config: TransferConfig) -> str:

@@ -25,6 +25,15 @@ BACKBONES = [
     ("vit_tiny_patch16_224", (16, 16, 16), (51, 67)),
 ]
 SMALL = {"width": 16}
+# Of backbones as small as can be; HRNet has no such options.
+TINY = {
+    "resnet10t": {"channels": (16, 24, 32, 48)},
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
+    "vit_tiny_patch16_224": {"embed_dim": 24, "depth": 3, "num_heads": 2},
+}
+# Of architectures, where width is not that of the backbone.
+NARROW = {"pad_net": {"channels": 32}, "pap_net": {"channels": 32}, "jtrl": {"channels": 32}}
 # Those that are built on SegNet take no other backbone, and are tested in test_mtan_segnet.py.
 ANY_BACKBONE = [name for name in architectures() if not issubclass(ARCHITECTURES.get(name), SegNetBased)]
 MANY = [name for name in ANY_BACKBONE if name != "single_task"]
@@ -49,7 +58,9 @@ def _one_thread():
 def small(name: str = "baseline", dense=None, image=None, auxiliary=None, backbone="resnet10t", **options):
     if name == "single_task":
         dense, image, auxiliary = {"semseg": 5}, None, None
-    options = {"head": "fcn", **options}
+    options = {"head": "fcn", **NARROW.get(name, {}), **options}
+    if isinstance(backbone, str) and backbone in TINY:
+        options["backbone_options"] = {**TINY[backbone], **options.get("backbone_options", {})}
     if "head" not in inspect.signature(ARCHITECTURES.get(name)).parameters:  # it has its own decoder
         options = {key: value for key, value in options.items() if not key.startswith("head")}
     dense = {"semseg": 5, "depth": 1} if dense is None else dense
@@ -199,6 +210,8 @@ def test_compiled_in_one_graph(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANY_BACKBONE)
+@pytest.mark.timeout(1800)  # nothing is compiled yet, and it is much
+@pytest.mark.usefixtures("own_inductor_cache")
 def test_compiled_by_inductor_trains(name):
     torch.compiler.reset()
     model = small(name)

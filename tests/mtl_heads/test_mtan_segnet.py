@@ -356,6 +356,8 @@ def test_compiled_in_one_graph(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.timeout(1800)  # nothing is compiled yet, and it is much
+@pytest.mark.usefixtures("own_inductor_cache")
 def test_compiled_by_inductor_trains(name):
     model = tiny(name)
     torch.compile(model)(torch.randn(2, 3, 40, 40)).predictions["semseg"].sum().backward()

@@ -76,14 +76,16 @@ def test_size_must_be_positive():
 def test_sum_of_single_task_networks():
     def make(tasks: Tasks) -> nn.Module:
         made.append(tasks.all)
-        return build_model("single_task", "resnet10t", tasks.dense, tasks.image, head="fcn")
+        return build_model("single_task", "resnet10t", tasks.dense, tasks.image, head="fcn", backbone_options=narrow)
 
     made: list[list[str]] = []
+    narrow = {"channels": (8, 16, 24, 32)}
     dense, image = {"semseg": 5, "depth": 1, "edge": 1}, {"scene": 5}
     total = single_task_resources(make, Tasks(dense, image, {"normals": 3}), (40, 56))
     assert made == [["semseg"], ["depth"], ["scene"]]  # edge is as depth; normals only help
-    networks = [build_model("single_task", "resnet10t", {task: n}, head="fcn") for task, n in dense.items()]
-    networks.append(build_model("single_task", "resnet10t", {}, image))
+    common = {"head": "fcn", "backbone_options": narrow}
+    networks = [build_model("single_task", "resnet10t", {task: n}, **common) for task, n in dense.items()]
+    networks.append(build_model("single_task", "resnet10t", {}, image, **common))
     assert total == Resources(
         sum(map(parameters, networks)), sum(multiply_adds(one, (40, 56)) for one in networks)
     )

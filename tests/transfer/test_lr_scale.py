@@ -64,7 +64,8 @@ def test_steps_are_longer(programs, tmp_path):
             transfer.step = epoch * transfer.batches.steps_per_epoch
             expected = torch.tensor([0.001 * scale * factor])
             torch.testing.assert_close(moved(transfer, value), expected, rtol=0.02, atol=0)
-            assert transfer.log_values()["lr"] == pytest.approx(0.001 * factor)
+            told = transfer.log_values()
+            assert (told["lr"], told["lr_exchanges"]) == pytest.approx((0.001 * factor, 0.05 * factor))
     transfer.step = 2 * transfer.batches.steps_per_epoch
     save_file(tmp_path / "last.pt", transfer.state_dict())
     resumed = build(programs, *UNITS)
@@ -80,6 +81,22 @@ def test_steps_are_longer(programs, tmp_path):
     rates = [group["lr"] for group in other.optimizer.param_groups]
     assert rates == pytest.approx([0.001 * factor, 0.003 * factor])
     assert all(group["weight_decay"] == 0.01 for group in other.optimizer.param_groups)
+
+
+@pytest.mark.parametrize("name, scale", [("sgd", 100), ("adamw", 1)])
+def test_the_log_tells_the_rate_that_the_optimizer_made_of_the_default(programs, name, scale):
+    """100 times the run's as published for SGD, and the run's with adaptive optimisers."""
+    transfer, plain = (build(programs, model, f"--optimizer.name={name}")
+                       for model in (UNITS[0], "--model.name=baseline"))
+    for one in (transfer, plain):
+        one.train_step(batch(one))
+    told = transfer.log_values()
+    assert (told["lr"], told["lr_exchanges"]) == pytest.approx((0.001, 0.001 * scale))
+    exchanges = {id(value) for value in transfer.model.exchanges.parameters()}
+    rates = {group["lr"] for group in transfer.optimizer.param_groups
+             for value in group["params"] if id(value) in exchanges}
+    assert list(rates) == pytest.approx([0.001 * scale])
+    assert "lr_exchanges" not in plain.log_values()
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lamb"])

@@ -94,6 +94,10 @@ def test_features_of_one_scale(programs):
     assert done.code == 0, done.err
     results = json.loads((programs.folder / "outputs/vit/results.json").read_text())
     assert results["single_task_head"] == "deeplab" and results["delta_mtl"] is not None
+    told = "single-task networks have head 'deeplab': 'hrnet', which 'pad_net' is compared with elsewhere"
+    assert done.out.count(told) == 1
+    again = programs.main("transfer", "--name=again", *options, "--baseline_head=fcn")
+    assert again.code == 0 and told not in again.out
 
 
 def test_choosing_the_head_makes_no_random_numbers():
