@@ -6,7 +6,9 @@ ResNet-18 with batch norm at 96 px and a small head for each task; forward, grad
 no optimiser step. Variants take turns, and a figure is the median over the rounds of the ratio to the plain sum of the
 same round, so that a machine whose speed drifts, or that others use too, matters little. TorchJD is a dependency;
 LibMTL is measured where it can be imported (``pip install --no-deps LibMTL``). Before anything is timed, the directions
-of all variants of a rule are compared. With ``--memory`` each variant runs in a process of its own, for its peak.
+and lengths of all variants of a rule are compared: where libraries define it alike, which for PCGrad's random order is
+on two tasks (there is one order), and for MGDA at the representation on one image (LibMTL sums over the images first).
+With ``--memory`` each variant runs in a process of its own, for its peak.
 """
 
 from __future__ import annotations
@@ -54,8 +56,11 @@ class Case:
 
 
 CASES = {"dense3": Case(3, 8, True), "dense8": Case(8, 4, True), "classes40": Case(40, 8, False)}
-#: Rules that give one and the same direction in all three libraries, and one that draws an order.
-RULE, DRAWN = "imtl_g", "pcgrad"
+#: Rules that give one and the same direction in all three libraries; one that draws an order; one of representations.
+RULE, DRAWN, REPRESENTATION = "imtl_g", "pcgrad", "mgda_ub"
+#: Of these rules, by how much each library's direction is longer than ours, as they state it: IMTL-G's weights sum to 1
+#: and PCGrad's projected gradients are summed in all of them; MGDA's weights are on the simplex.
+LENGTH = 1.0
 
 
 class Problem:
@@ -144,8 +149,8 @@ class Problem:
 
         return step
 
-    def libmtl(self, name: str) -> Callable[[], None]:
-        """A weighting class of LibMTL."""
+    def libmtl(self, name: str, representation: bool = False) -> Callable[[], None]:
+        """A weighting class of LibMTL, on the gradients of shared parameters or of the representation."""
         # The package imports a module that torchvision has dropped since; its weighting classes do not need it.
         gone = types.ModuleType("torchvision.models.utils")
         gone.load_state_dict_from_url = torch.hub.load_state_dict_from_url
@@ -155,7 +160,8 @@ class Problem:
         problem = self
 
         class Weighting(getattr(weighting, name)):
-            task_num, device, rep_grad = len(problem.names), torch.device("cpu"), False
+            task_num, device, rep_grad = len(problem.names), torch.device("cpu"), representation
+            task_name = problem.names
 
             def get_share_params(self) -> list[nn.Parameter]:
                 return problem.shared
@@ -171,7 +177,28 @@ class Problem:
             losses = torch.stack(list(self.losses_of(self.model(self.batch)).values()))
             rule.backward(losses)
 
-        return step
+        def step_at_representation() -> None:
+            *rest, rule.rep = self.model.encode(self.batch)  # heads read the last map alone
+            rule.rep_tasks = {task: rule.rep.detach().requires_grad_() for task in self.names}
+            losses = []
+            for task, leaf in rule.rep_tasks.items():
+                output = self.model.decode([*rest, leaf], self.batch.shape[-2:], [task])
+                losses.append(self.losses_of(output, tasks=[task])[task])
+            rule.backward(torch.stack(losses), mgda_gn="none")
+
+        return step_at_representation if representation else step
+
+    @torch.no_grad()
+    def oppose(self) -> None:
+        """Let the second task want nearly the contrary of the first, so that their gradients conflict."""
+        for first, second in zip(*self.own[:2], strict=True):
+            second.copy_(first)
+        one, other = self.names[:2]
+        if self.case.dense:
+            wanted = 2 * self.model(self.batch).predictions[one] - self.targets[one]
+            self.targets[other] = wanted + torch.randn_like(wanted)
+        else:
+            self.targets[other] = 1 - self.targets[one]
 
     def clear(self) -> None:
         for value in self.model.parameters():
@@ -196,7 +223,7 @@ def variants(problem: Problem) -> dict[str, Callable[[], Callable[[], None]]]:
         "plain sum": lambda: problem.plain,
         "uncertainty": lambda: problem.ours("uncertainty"),
         "dwa": lambda: problem.ours("dwa"),
-        "mgda_ub (representation)": lambda: problem.ours("mgda_ub"),
+        f"{REPRESENTATION}, representation": lambda: problem.ours(REPRESENTATION),
         f"{RULE}, kept": lambda: problem.ours(RULE, mode="kept"),
         f"{RULE}, lean": lambda: problem.ours(RULE, mode="lean"),
         f"{DRAWN}, kept": lambda: problem.ours(DRAWN, mode="kept"),
@@ -212,25 +239,44 @@ def variants(problem: Problem) -> dict[str, Callable[[], Callable[[], None]]]:
         print(f"without LibMTL ({error})")
     else:
         found |= {f"{RULE}, LibMTL": lambda: problem.libmtl("IMTL"),
-                  f"{DRAWN}, LibMTL": lambda: problem.libmtl("PCGrad")}
+                  f"{DRAWN}, LibMTL": lambda: problem.libmtl("PCGrad"),
+                  f"{REPRESENTATION}, LibMTL": lambda: problem.libmtl("MGDA", representation=True)}
     return found
 
 
-def check(problem: Problem, steps: dict[str, Callable[[], None]]) -> None:
-    """All variants of a rule give one direction.
+def check(problem: Problem, steps: Steps) -> None:
+    """All variants of a rule give one direction, and one length.
 
     Raises:
         UserError: one does not.
     """
-    reference = problem.direction(steps[f"{RULE}, kept"]).double()
+    compare(problem, steps, RULE)
+    pair = Problem(Case(2, problem.case.batch, problem.case.dense))
+    pair.oppose()
+    compare(pair, {name: make() for name, make in variants(pair).items() if name.startswith(DRAWN)}, DRAWN)
+    if problem.case.dense:
+        image = Problem(Case(2, 1, True))
+        compare(image, {name: make() for name, make in variants(image).items() if name.startswith(REPRESENTATION)},
+                REPRESENTATION)
+
+
+def compare(problem: Problem, steps: Steps, rule: str) -> None:
+    """The directions of a rule's variants with that of the first.
+
+    Raises:
+        UserError: one is another, or has another length.
+    """
+    steps = {name: step for name, step in steps.items() if name.startswith(f"{rule}, ")}
+    reference = problem.direction(next(iter(steps.values()))).double()
     for name, step in steps.items():
-        if not name.startswith(f"{RULE}, "):
-            continue
         found = problem.direction(step).double()
         away = float((found / found.norm() - reference / reference.norm()).norm())
-        print(f"  {name}: {away:.1e} away from ours, length {float(found.norm() / reference.norm()):.4f} of it")
-        if away > 1e-2:
-            raise UserError(f"'{name}' has another direction: the figures would compare different things")
+        length = float(found.norm() / reference.norm())
+        print(f"  {name}: {away:.1e} away from ours, length {length:.4f} of it")
+        if away > 1e-2 or abs(length / LENGTH - 1) > 1e-2:
+            raise UserError(f"'{name}' has another direction or length: the figures would compare different things")
+    if rule == DRAWN and float((problem.direction(problem.plain) - reference).norm()) < 0.1 * float(reference.norm()):
+        raise UserError(f"the gradients do not conflict, and {DRAWN} has nothing to do: nothing was compared")
 
 
 def measure(problem: Problem, steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, tuple[float, float]]:

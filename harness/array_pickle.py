@@ -1,16 +1,20 @@
 """Pickles of plain data and numpy arrays, read without running what they name.
 
-A pickle names functions and calls them. Here a name stands for numpy's ways to make an array or is refused,
-so the worst that a file can do is to be wrong.
+A pickle names functions and calls them, and gives objects any state. Here a name stands for a stand-in of ours or is
+refused, so the worst that a file can do is to be wrong. Numpy's own constructors are no way out: ``numpy.ndarray``
+takes the bytes of a file for the addresses of objects, and the state of a ``numpy.dtype`` can hide that.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_NUMBERS = re.compile(r"[<>|=]?(?:[fiub][0-9]{1,2}|\?)")
 
 
 class ArrayPickleError(Exception):
@@ -28,15 +32,81 @@ class _Latin1:
         return text.encode("latin1")
 
 
+class _NdarrayName:
+    """``numpy.ndarray`` as the name that it is in the arguments of others, not to be called."""
+
+    __slots__ = ()
+
+
+class _Type:
+    """A type of numbers; of the state that a pickle gives it the byte order alone counts."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise ArrayPickleError("it holds arrays of something else than numbers")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _MakeType:
+    """``numpy.dtype`` for numbers; it makes a new one each time."""
+
+    __slots__ = ()
+
+    def __call__(self, name: str, align: bool = False, copy: bool = False) -> _Type:
+        if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
+            raise ArrayPickleError(f"it holds an array of type {str(name)[:40]}, and only numbers are allowed")
+        return _Type(np.dtype(name))
+
+
+class _Array(np.ndarray):
+    """An array that takes its state from a pickle, once that is sure to be numbers."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        *version, shape, kind, columns_first, content = state
+        super().__setstate__((*version, shape, _checked(kind), columns_first, content))
+
+
+class _Reconstruct:
+    """``numpy._core.multiarray._reconstruct``: an array without state."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, type_code: Any) -> np.ndarray:
+        return np.zeros(0, np.uint8).view(_Array)
+
+
+class _FromBuffer:
+    """``numpy._core.numeric._frombuffer``, how protocol 5 makes arrays."""
+
+    __slots__ = ()
+
+    def __call__(self, content: Any, kind: Any, shape: Any, order: str, axes: Any = None) -> np.ndarray:
+        flat = np.frombuffer(content, dtype=_checked(kind))
+        if order == "K" and axes is not None:
+            return flat.reshape(shape).transpose(axes)
+        return flat.reshape(shape, order=order)
+
+
+def _checked(kind: Any) -> np.dtype:
+    if not isinstance(kind, _Type):
+        raise ArrayPickleError("it holds arrays of something else than numbers")
+    return kind.dtype
+
+
 def _allowed() -> dict[tuple[str, str], Any]:
-    """Names that stand for numpy's own constructors, in its old and new modules."""
-    array = np.zeros(1, np.float32)
-    rebuild, from_buffer = array.__reduce__()[0], array.__reduce_ex__(5)[0]
-    found: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
+    """What names stand for, in numpy's old and new modules."""
+    found: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _NdarrayName(), ("numpy", "dtype"): _MakeType(),
                                          ("_codecs", "encode"): _Latin1()}
     for core in ("numpy.core", "numpy._core"):
-        found[f"{core}.multiarray", "_reconstruct"] = rebuild
-        found[f"{core}.numeric", "_frombuffer"] = from_buffer
+        found[f"{core}.multiarray", "_reconstruct"] = _Reconstruct()
+        found[f"{core}.numeric", "_frombuffer"] = _FromBuffer()
     return found
 
 
@@ -53,10 +123,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: str | Path) -> Any:
-    """The content of a pickle: plain data and numpy arrays. Bytes of Python 2 come as text (latin-1).
+    """The content of a pickle: plain data and numpy arrays of numbers. Bytes of Python 2 come as text (latin-1).
 
     Raises:
-        ArrayPickleError: it names anything but numpy's arrays.
+        ArrayPickleError: it names anything but numpy's arrays, or one is not of numbers.
         Exception: anything else, of a damaged file.
     """
     with open(path, "rb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,7 +130,7 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
                 with flag.together():
                     run.log({**values, "time": speed})
                 if world.trackers:
-                    world.log({**values, **{f"time/{key}": value for key, value in speed.items()}}, step=step)
+                    world.log(flattened({**values, "time": speed}), step=step)
                 bar.set_postfix_str(f"epoch {values['epoch'] + 1}/{batches.epochs}, loss {values['loss']:.3f}")
             best = False
             if end_of_epoch:
@@ -155,6 +155,14 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
     if run.main:
         run.checkpoints.settle()  # no step is left to try it
     return 0
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A line of the log without dictionaries in it, as trackers take it: ``{"weights/depth": 1.0, …}``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flattened(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 class _Health:

@@ -106,8 +106,9 @@ class Transfer:
         self.objective.check(config.accumulation * getattr(self.balance, "draws", 1))
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.schedule.optimizers]
         self.units = units
-        self.batches = Batches(len(self.train_split), config.batch_size, self.phases.epochs, seed=config.seed,
-                               rank=world.process_index, world=world.num_processes)
+        self.batches = Batches(self.train_split.samples_per_epoch, config.batch_size, self.phases.epochs,
+                               seed=config.seed, rank=world.process_index, world=world.num_processes,
+                               order=self.train_split.order)
         self.lr_factor = config.lr_schedule.build()
 
     @property
@@ -131,7 +132,8 @@ class Transfer:
             self.training.tasks = trained
         self.objective.number = self.step
         self.losses = self.schedule.step(parts)
-        if self.balance.looks_again:
+        self.objective.end_of_batch()
+        if self.balance.looks_again and self.losses:
             self.objective.look_again(parts)
         self.loss = torch.stack([torch.zeros((), device=device), *self.losses.values()]).sum()
         self.step += 1
@@ -165,7 +167,7 @@ class Transfer:
         samples, seed = main_first(world, lambda: self.data.split(split)), derive_seed(config.seed, split)
         batches = Batches(len(samples), config.batch_size, self.phases.epochs, seed=seed, rank=world.process_index,
                           world=world.num_processes)
-        longest = len(self.train_split) // config.batch_size + 1  # steps of an epoch of training
+        longest = self.train_split.samples_per_epoch // config.batch_size + 1  # steps of an epoch of training
         batches.epochs = -(-self.phases.epochs * longest // batches.steps_per_epoch)
         numbered = NumberedBatches(Augmented(samples, self.tasks, config.augmentation.build(), seed), batches,
                                    lambda: self._loading(persistent=False))
@@ -221,8 +223,9 @@ class Transfer:
             units = self.objective.by_unit(dict(zip(self.losses, pooled, strict=True)))
             found = {"loss": float(self.objective.objective_value(units)), **found, **self.objective.log_values(units)}
         told = self.partition.log_values() if self.partition is not None else {}
-        rate = self.schedule.optimizers[0].param_groups[0]["lr"]
-        return {"loss": 0.0, **found, **self.schedule.log_values(), **told, "lr": rate}
+        first, *others = self.schedule.optimizers[0].param_groups
+        rates = {"lr": first["lr"], **{f"lr_{group['name']}": group["lr"] for group in others if "name" in group}}
+        return {"loss": 0.0, **found, **self.schedule.log_values(), **told, **rates}
 
     # -- the loop ---------------------------------------------------------------------------------
 

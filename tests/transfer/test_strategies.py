@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from harness.errors import UserError
+from harness.loop import flattened
 from transfer.gradients.objective import RunObjective
 from transfer.gradients.passes import Part
 from transfer.strategies import balances, build_balance, partitions, schedules
@@ -159,3 +161,91 @@ def test_a_rule_that_is_not_linear_sees_the_losses_of_the_whole_batch():
 def test_options_of_rules_on_gradients_are_refused_for_rules_on_losses(options, message):
     with pytest.raises(UserError, match=message):
         build_balance("equal", ["a", "b"], **options)
+
+
+class Taken(Problem):
+    """The same under another schedule."""
+
+    def __init__(self, rule, schedule="shared", **options):
+        super().__init__(rule, **options)
+        units = {"a": ["a"], "b": ["b"]}
+        self.schedule = SCHEDULES.get(schedule)(
+            Training(self, ["a", "b"], rule, self.objective, self.optimizer, None, {}, 0, units))
+
+    def forward(self, images, tasks=None):
+        return SimpleNamespace(value=self.value, of=lambda task: [self.value])
+
+    def losses_of(self, output, part, tasks):
+        return super().losses_of(output.value, part, tasks)
+
+
+RULES = [("magnitude", {"iterations": 2}), ("difficulty", {"every": 2}), ("difficulty", {}), ("dwa", {}),
+         ("random_loss", {"seed": 3}), ("loss_ratio", {})]
+
+
+@pytest.mark.parametrize("name, options", RULES)
+def test_rules_count_batches_whatever_the_schedule(name, options):
+    """Where nothing moves, a rule has learned the same of batches that tasks share and of turns that they take."""
+    states, pieces = [], [1.0] if name == "loss_ratio" else [0.25, 0.75]
+    for schedule, shares in (("shared", [1.0]), ("individual", [1.0]), ("individual", pieces)):
+        rule = build_balance(name, ["a", "b"], **options)
+        rule.wants_indicators = False
+        problem = Taken(rule, schedule, lr=0.0)
+        for batch in range(5):
+            problem.objective.number = batch
+            problem.step(shares)
+            problem.objective.end_of_batch()
+            if batch % 3 == 2:
+                problem.objective.end_of_epoch()
+        states.append({key: value for key, value in rule.state_dict().items()} | {"epoch": problem.objective.epoch})
+        if "steps" in states[-1]:
+            assert rule.steps == 5
+    for other in states[1:]:
+        assert other.keys() == states[0].keys()
+        for key, value in states[0].items():
+            torch.testing.assert_close(other[key], value, msg=key)
+
+
+def test_samples_of_a_batch_are_told_of_once():
+    """Several forwards of one part, as a schedule under noise makes them, are one batch to the rule."""
+    rule = build_balance("magnitude", ["a", "b"])
+    problem = Taken(rule)
+    ones = {name: torch.ones(1) for name in "ab"}
+    for batch in range(2):
+        problem.objective.number = batch
+        parts = [Part(torch.zeros(1), {"part": number}, ones, share, False) for number, share in enumerate((0.4, 0.6))]
+        for task in ("a", "b"):
+            for part in parts:
+                for _ in range(3):
+                    problem.objective.sample(part, [task])
+        problem.objective.end_of_batch()
+    assert rule.steps == 2 and rule.counts.tolist() == [2, 2]
+    torch.testing.assert_close(rule.sums, torch.tensor([10.0, 58.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "imtl_l"])
+@pytest.mark.parametrize("schedule", ["shared", "individual"])
+def test_learned_weights_have_the_gradient_of_the_whole_batch(name, schedule):
+    """Whatever the parts, s has that of Σ ½ e^(−s) L + ½ s (or e^s L − s): its own term counts once."""
+    moved = []
+    for shares in ([1.0], [0.5, 0.5], [0.1, 0.2, 0.7]):
+        rule = build_balance(name, ["a", "b"]).double()
+        problem = Taken(rule, schedule)
+        problem.optimizer.add_param_group({"params": list(rule.parameters())})
+        problem.step(shares)
+        moved.append([problem.value.detach().clone(), *(value.detach().clone() for value in rule.parameters())])
+    (logs,) = build_balance(name, ["a", "b"]).double().parameters()
+    losses = torch.tensor([5.0, 29.0]).double()
+    if schedule == "individual":  # b is looked at where a's step has led
+        slope = {"uncertainty": 0.5, "imtl_l": 1.0}[name]
+        value = torch.tensor([1.0, -2.0]).double() * (1 - 0.2 * slope)
+        losses[1] = (value - 3).square().sum()
+    gradient = {"uncertainty": (1 - losses) / 2, "imtl_l": losses - 1}[name]
+    torch.testing.assert_close(moved[0][1], logs.detach() - 0.1 * gradient)
+    for other in moved[1:]:
+        torch.testing.assert_close(other, moved[0])
+
+
+def test_lines_for_trackers_have_no_dictionaries():
+    line = {"loss": 1.0, "weights": {"depth": 0.5, "edge": 2.0}, "maxl": {"a": {"b": 3}}, "time": {}}
+    assert flattened(line) == {"loss": 1.0, "weights/depth": 0.5, "weights/edge": 2.0, "maxl/a/b": 3}

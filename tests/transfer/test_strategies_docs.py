@@ -76,7 +76,8 @@ def test_balance(name):
     rule, row = BALANCES.get(name), ROWS["name", name]
     assert (row["needs"], row["options"]) == (needs(rule), options(rule))
     if issubclass(rule, LossBalance):
-        assert (row["parts"], row["apart"]) == tuple("yes" if yes else "no" for yes in (rule.linear, rule.separable))
+        assert (row["parts"], row["apart"]) == tuple(
+            "yes" if yes else "no" for yes in (rule.linear or rule.affine, rule.separable))
     else:
         assert row["level"] == rule.level
 

@@ -18,7 +18,7 @@ def checked(programs, *options):
     (["--balance.name=pcgrad", "--schedule.name=individual"], "'pcgrad' combines the gradients of all tasks in one"),
     (["--balance.name=stch", "--schedule.name=sampled"], "'stch' needs the losses of all tasks in one step"),
     (["--balance.name=mgda_ub", "--partition.name=task_routing"], "a partition gives each task a forward of its own"),
-    (["--balance.name=uncertainty", "--accumulation=2"], "needs the losses of the whole batch before any gradient"),
+    (["--balance.name=geometric_mean", "--accumulation=2"], "needs the losses of the whole batch before any gradient"),
     (["--balance.name=pcgrad", "--balance.mode=lean", "--accumulation=2"], "set --accumulation 1"),
     (["--balance.name=equal", "--schedule.name=cooperative", "--schedule.inner_steps=1", "--schedule.kl_weight=0",
       "--schedule.warmup=0"], "choose --model.name cooperative"),
@@ -33,6 +33,7 @@ def test_refused(programs, options, message):
 @pytest.mark.parametrize("options", [
     ["--balance.name=modo", "--accumulation=2"],
     ["--balance.name=graddrop", "--accumulation=2"],
+    ["--balance.name=uncertainty", "--accumulation=2"],
     ["--balance.name=uncertainty", "--schedule.name=individual_optimizers", "--schedule.track_distance=true"],
     ["--balance.name=cagrad", "--partition.name=maximum_roaming", "--schedule.groups=1"],
 ])

@@ -56,7 +56,8 @@ def size(path):
         return image.size
 
 
-@pytest.mark.parametrize("count, steps, missing", [(2, 120, 0), (8, 90, 0.2), (40, 70, 0.9)])
+@pytest.mark.parametrize("count, steps, missing", [pytest.param(2, 120, 0, marks=pytest.mark.slow), (8, 90, 0.2),
+                                                  (40, 70, 0.9)])
 def test_few_and_many_tasks_are_drawn_on_one_page(tmp_path, count, steps, missing):
     lines = log(names(count), steps, missing)
     found = dict(figures.draw_strategy(lines, tmp_path, names(count), "the last shared layer"))

@@ -55,7 +55,7 @@ class GeneratedClasses(Task):
         return torch.cat([count((prediction.argmax(1) == target.argmax(1)) & known), count(known)])
 
     def metric(self) -> Metric:
-        return Classification()
+        return Classification(self.channels)
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction.softmax(0).to("cpu").numpy()

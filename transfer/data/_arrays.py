@@ -1,4 +1,4 @@
-"""Sets of small grey images, whole in memory."""
+"""Sets of small images, whole in memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ class ArraySplit(Split):
 
     Args:
         name: of the split.
-        images: uint8 ``[N, H, W]``.
+        images: uint8 ``[N, H, W]``, or ``[N, H, W, 3]``.
         labels: ``[N]`` by task; negative where there is none.
     """
 
     def __init__(self, name: str, images: np.ndarray, labels: dict[str, np.ndarray]) -> None:
-        self.name, self.images, self.labels = name, images, labels
+        self.name, self.labels = name, labels
+        self.images = images if images.ndim == 4 else images[..., None]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
         targets = {task: labels[index] for task, labels in self.labels.items() if labels[index] >= 0}
-        return {"image": self.images[index, :, :, None], "id": f"{self.name}/{index:06d}", "targets": targets}
+        return {"image": self.images[index], "id": f"{self.name}/{index:06d}", "targets": targets}
 
     def batch(self, indices: Sequence[int]) -> Samples:
-        return {"images": self.images[indices][..., None], "ids": [f"{self.name}/{index:06d}" for index in indices],
+        return {"images": self.images[indices], "ids": [f"{self.name}/{index:06d}" for index in indices],
                 "targets": {task: labels[indices] for task, labels in self.labels.items()}}
 
 

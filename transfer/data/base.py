@@ -11,6 +11,8 @@ import numpy as np
 
 from harness.errors import UserError, closest
 from harness.registry import Registry
+from harness.sampling import shuffled
+from transfer.data.about import About
 from transfer.tasks.base import Task, build_task
 
 DATASETS: Registry[type[DataSet]] = Registry("data set", "transfer.data")
@@ -56,9 +58,14 @@ class DataSet(ABC):
     """All splits of one data set; the keyword parameters of a subclass's constructor are its options.
 
     A constructor checks the folder once and says what is missing; it never downloads.
+
+    Attributes:
+        splits: names of the splits that it has.
+        about: where a published data set comes from.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    about: ClassVar[About | None] = None
 
     @property
     @abstractmethod
@@ -72,6 +79,10 @@ class DataSet(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A text that changes whenever the samples do: options, versions, state of the folder."""
+
+    def remarks(self) -> list[str]:
+        """What a user should know about the folder: what it lacks of the data set as published."""
+        return []
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -136,3 +147,20 @@ class Split(Sequence[Sample]):
         and in training without augmentation. Small images are several times as fast this way.
         """
         return None
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples a pass of training has."""
+        return len(self)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Which samples a pass of training has, in which order; all of them, shuffled, unless a subclass differs.
+
+        Args:
+            seed: of the run.
+            epoch: of the pass, from 0.
+
+        Returns:
+            int64 ``[samples_per_epoch]``, indices of samples.
+        """
+        return shuffled(len(self), seed, epoch)

@@ -7,6 +7,7 @@ import numpy as np
 from harness.errors import UserError
 from transfer.data._arrays import ArraySplit, held_out
 from transfer.data._mnist import DIGITS, mnist_folder
+from transfer.data.about import About
 from transfer.data.base import DATASETS, DataSet, Label, Split
 
 
@@ -24,6 +25,11 @@ class MnistParity(DataSet):
         train_count: training images, the first ones; all when none.
         test_count: test images, likewise.
     """
+
+    about = About("MNIST", "https://yann.lecun.com/exdb/mnist/", "not stated; cite LeCun et al. (1998)", """\
+ROOT/ (or ROOT/raw, as torchvision unpacks)
+  train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)
+  t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte""", {"train": 60000, "test": 10000})
 
     def __init__(self, root: str | None = None, seed: int = 0, val_count: int = 0, train_count: int | None = None,
                  test_count: int | None = None) -> None:

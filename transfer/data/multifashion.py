@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transfer.data._pairs import Pairs
+from transfer.data.about import About
 from transfer.data.base import DATASETS
 from transfer.data.idx import IdxFolder
 
@@ -25,6 +26,11 @@ class MultiFashion(Pairs):
         train_count: pairs of the training split; all when none.
         test_count: pairs of the test split; all when none.
     """
+
+    about = About("Fashion-MNIST", "https://github.com/zalandoresearch/fashion-mnist", "MIT", """\
+ROOT/ (or ROOT/raw, as torchvision unpacks)
+  train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)
+  t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte""", {"train": 60000, "test": 10000})
 
     def __init__(self, root: str | None = None, size: int = 36, seed: int = 0, val_count: int = 0,
                  train_count: int | None = None, test_count: int | None = None) -> None:

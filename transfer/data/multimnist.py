@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transfer.data._mnist import DIGITS, mnist_folder
 from transfer.data._pairs import Pairs
+from transfer.data.about import About
 from transfer.data.base import DATASETS
 
 
@@ -22,6 +23,11 @@ class MultiMnist(Pairs):
         train_count: pairs of the training split; all when none.
         test_count: pairs of the test split; all when none.
     """
+
+    about = About("MNIST", "https://yann.lecun.com/exdb/mnist/", "not stated; cite LeCun et al. (1998)", """\
+ROOT/ (or ROOT/raw, as torchvision unpacks)
+  train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)
+  t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte""", {"train": 60000, "test": 10000})
 
     def __init__(self, root: str | None = None, size: int = 36, seed: int = 0, val_count: int = 0,
                  train_count: int | None = None, test_count: int | None = None) -> None:

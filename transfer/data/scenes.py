@@ -50,6 +50,9 @@ class ScenesData(DataSet):
             "edge": Label("edge"),
             "saliency": Label("saliency"),
             "parts": Label("parts", PART_CLASSES),
+            "instance_center": Label("instance_center"),
+            "keypoints": Label("keypoints"),
+            "inverse_depth": Label("inverse_depth"),
             "scene": Label("scene", SCENE_TYPES),
             "attributes": Label("attributes", ATTRIBUTES),
         }
@@ -78,5 +81,5 @@ class SceneSplit(Split):
 
     def __getitem__(self, index: int) -> Sample:
         arrays = self.source.sample(index)
-        targets = {task: arrays[task] for task in self.tasks}
+        targets = {task: 1 / arrays["depth"] if task == "inverse_depth" else arrays[task] for task in self.tasks}
         return {"image": arrays["image"], "id": f"{self.name}/{index:06d}", "targets": targets}

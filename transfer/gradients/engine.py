@@ -1,7 +1,7 @@
 """One step's direction from the gradients of several losses.
 
 Never T full backward passes. The graph is cut at the representation: each head goes backward once, to
-the cotangents of the representation (:meth:`GradientEngine._look`); these go down through the encoder
+the cotangents of the representation (:meth:`GradientEngine._backward_heads`); these go down through the encoder
 together (:mod:`transfer.gradients.pullback`), for their Gramian; the rule turns that into weights, with
 one wait for the device; and the weighted sum finishes the step: of what was held (*kept*), or by one
 more product (*lean*). For rules at the level of the representation that one product is all there is.
@@ -10,32 +10,34 @@ more product (*lean*). For rules at the level of the representation that one pro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.seeding import derive_seed
+from transfer.gradients.buckets import pool_gradients, pooled
+from transfer.gradients.checkpointing import probed, refuse_reentrant
 from transfer.gradients.gradient_statistics import gradient_statistics
 from transfer.gradients.jacobian import Jacobian, add_to, crossed
 from transfer.gradients.memory import fits
 from transfer.gradients.passes import Part, Passes, RandomState, untouched
-from transfer.gradients.products import Formed, Products, full
-from transfer.gradients.pullback import pull_back
+from transfer.gradients.products import Formed, Products, full, weighted_sum
+from transfer.gradients.pullback import pull_back, pull_back_in_turn
 from transfer.strategies.base import GradientBalance, JacobianBalance
 from transfer.strategies.registry import BALANCES
 
 
 @dataclass
-class _Look:
-    """What was seen of a part of the batch.
+class _HeadGradients:
+    """What a forward, and a backward through the heads, gave of a part of the batch.
 
     Args:
         part: the part.
-        losses: of the units ``[T]``, detached.
+        losses: of the single tasks, detached.
         outputs: tensors of the representation, with their graph where it is held; none where tasks have
             no representation in common.
         cotangents: of these, by position, ``[T, …]``.
@@ -77,6 +79,7 @@ class GradientEngine:
         self.passes, self.balance, self.units = passes, balance, units
         self.pool, self.processes, self.seed = pool, processes, seed
         self.tasks = [task for tasks in units.values() for task in tasks]
+        self._sizes = [len(tasks) for tasks in units.values()]
         common, model = balance.common, passes.model
         self.name = BALANCES.name_of(type(balance))
         self.level = common.level or balance.level
@@ -102,6 +105,8 @@ class GradientEngine:
         self.trouble = ""
         self._solved = self._failed = False
         self._in_encoder: dict[Tensor, tuple[int, int]] | None = None
+        self._recomputes: bool | None = None  # activations, in the backward pass; None until the first step
+        self._importance = self._importances()
         self._gramian = torch.zeros(len(units), len(units), dtype=torch.float64)
         self._present = torch.zeros(len(units), dtype=torch.bool)
 
@@ -149,7 +154,8 @@ class GradientEngine:
         Raises:
             UserError: they cannot.
         """
-        whole = self.jacobian_rule and self.level == "representation" and not self.balance.componentwise
+        whole = self.jacobian_rule and self.level == "representation" and not (
+            self.balance.componentwise or self.balance.sums_over_batch)
         if whole and (parts > 1 or self.processes > 1):
             raise UserError(f"balance '{self.name}' needs the representation of the whole batch at once: set "
                             "--accumulation 1 and use one process, or set --balance.level params")
@@ -159,89 +165,118 @@ class GradientEngine:
 
     # -- a step -----------------------------------------------------------------------------------
 
-    def step(self, parts: Sequence[Part], present: Tensor, number: int) -> Tensor:
-        """Accumulate the rule's direction for one batch into ``.grad``; returns the units' losses ``[T]``.
+    def step(self, parts: Sequence[Part], present: Tensor, number: int, shares: Tensor | None = None) -> Tensor:
+        """Accumulate the rule's direction for one batch into ``.grad``; returns the losses of :attr:`tasks`.
 
         Args:
             parts: the batch.
             present: ``[T]``, bool, on the device: which units have labels in the batch.
             number: of the step in the run.
+            shares: for rules with two draws, ``[2, T]``: of the units' labels that each half of the batch has.
         """
         self.trouble, self._solved = "", False
         self._own_gradients: list[list[Tensor | None]] = [[None] * len(own) for own in self.own]
         alone = len(parts) == 1
         if number % self.balance.common.update_every and not self._failed:
-            looks = [self._look(part, graph=alone) for part in parts]
-            self._apply(looks, self.weights, below=True)
+            heads = [self._backward_heads(part, graph=alone) for part in parts]
+            self._backward_weighted(heads, self.weights, encoder_own=True)
         elif self.level == "representation":
-            looks = [self._look(part, graph=alone) for part in parts]
-            self._at_representation(looks, present, number)
+            heads = [self._backward_heads(part, graph=alone) for part in parts]
+            self._at_representation(heads, present, number)
         else:
-            looks = self._at_parameters(parts, present, number)
-        return torch.stack([look.losses for look in looks]).sum(0)
+            heads = self._at_parameters(parts, present, number, shares)
+        return _total(heads)
 
-    def _at_representation(self, looks: list[_Look], present: Tensor, number: int) -> None:
-        gramian = torch.zeros(len(self.units), len(self.units)).to(looks[0].losses)
-        for look in looks:  # rows are values in single images: their inner products add up
-            for values in look.cotangents.values():
+    def _by_unit(self, losses: Tensor) -> Tensor:
+        """Losses of the units ``[T]`` from those of the tasks."""
+        return torch.stack([own.sum() for own in losses.split(self._sizes)])
+
+    def _at_representation(self, heads: list[_HeadGradients], present: Tensor, number: int) -> None:
+        losses = self._by_unit(_total(heads))
+        gramian = torch.zeros(len(self.units), len(self.units)).to(losses)
+        for head in heads:  # rows are values in single images: their inner products add up
+            for values in head.cotangents.values():
                 rows = full(values.flatten(1))
                 gramian += rows @ rows.T
-        losses = torch.stack([look.losses for look in looks]).sum(0)
         if self.processes > 1:
-            pooled = self.pool(torch.cat([gramian.flatten(), losses]))
-            gramian, losses = pooled[:gramian.numel()].view_as(gramian), pooled[gramian.numel():]
+            gramian, losses = pooled([gramian, losses], self.pool)
         if not self.jacobian_rule:
-            self._apply(looks, self._solve(gramian, losses, present, number), below=True)
+            self._backward_weighted(heads, self._solve(gramian, losses, present, number), encoder_own=True)
             return
-        rows = self._watch(gramian, losses, present)
-        directions = []
-        for look in looks:
-            jacobian = torch.cat([full(values.flatten(1)) for values in look.cotangents.values()], 1)
-            self.balance.inputs = torch.cat([full(look.outputs[i].detach().flatten()) for i in look.cotangents])
-            sizes = [values[0].numel() for values in look.cotangents.values()]
-            directions.append(self._direction(jacobian, rows, number).split(sizes))
-            self.balance.inputs = None
-        self._apply(looks, torch.ones(len(self.units), dtype=torch.float64), directions, below=True)
+        rows = self._read(gramian, losses, present)
+        if self.balance.sums_over_batch:
+            directions = self._masked(heads, number)
+        else:
+            directions = [self._direction_of(head, rows, number) for head in heads]
+        self._backward_weighted(heads, torch.ones(len(self.units), dtype=torch.float64), directions, encoder_own=True)
 
-    def _at_parameters(self, parts: Sequence[Part], present: Tensor, number: int) -> list[_Look]:
+    def _direction_of(self, head: _HeadGradients, rows: list[int], number: int) -> Sequence[Tensor]:
+        """What takes the place of the cotangents of a part: each image's values are columns of their own."""
+        jacobian = torch.cat([full(values.flatten(1)) for values in head.cotangents.values()], 1)
+        self.balance.inputs = torch.cat([full(head.outputs[i].detach().flatten()) for i in head.cotangents])
+        sizes = [values[0].numel() for values in head.cotangents.values()]
+        direction = self._direction(jacobian, rows, number).split(sizes)
+        self.balance.inputs = None
+        return direction
+
+    def _masked(self, heads: Sequence[_HeadGradients], number: int) -> list[list[Tensor]]:
+        """The same where the rule looks at each place of the representation, over all images of the batch."""
+        sums: dict[int, Tensor] = {}
+        for head in heads:
+            for i, values in head.cotangents.items():
+                found = (full(values) * torch.where(head.outputs[i].detach() < 0, -1.0, 1.0)).sum(1)
+                sums[i] = found + sums.get(i, 0)
+        places = list(sums.values())
+        if self.processes > 1:
+            places = pooled(places, self.pool)
+        sizes = [value[0].numel() for value in places]
+        with self._random(number):
+            factors = self.balance.factors(torch.cat([value.flatten(1) for value in places], 1)).split(sizes, 1)
+        if self.trouble:
+            factors = [torch.full_like(value, torch.nan) for value in factors]
+        by_output = {i: factor.view_as(sums[i])[:, None] for i, factor in zip(sums, factors, strict=True)}
+        return [[(full(values) * by_output[i]).sum(0) for i, values in head.cotangents.items()] for head in heads]
+
+    def _at_parameters(self, parts: Sequence[Part], present: Tensor, number: int,
+                       shares: Tensor | None) -> list[_HeadGradients]:
         halves, several = self._halves(parts), len(parts) > 1
         keep = self.keeps or (several and self.level == "params")
         counted = {id(value) for value in self.chosen}
         pool = self.pool if self.processes > 1 else None
         jacobians = [Jacobian(len(self.units), keep=keep or self.balance.draws > 1, pool=pool, parts=len(half),
                               counted=counted) for half in halves]
-        looks = []
+        heads = []
         for half, jacobian in zip(halves, jacobians, strict=True):
             for part in half:
-                look = self._look(part, graph=True)
-                self._collect(look, jacobian, self.shared if keep else self.chosen)
+                head = self._backward_heads(part, graph=True)
+                self._fill(jacobian, head, self.shared if keep else self.chosen)
                 if keep:
-                    look = _Look(part, look.losses)
+                    head = _HeadGradients(part, head.losses)
                 elif several:  # gone down from a second time, when the weights are known
-                    look.outputs = [value.detach() for value in look.outputs]
-                looks.append(look)
+                    head.outputs = [value.detach() for value in head.outputs]
+                heads.append(head)
             jacobian.close()
-        losses = torch.stack([look.losses for look in looks]).sum(0)
+        losses = self._by_unit(_total(heads))
         losses = self.pool(losses) if pool else losses
-        gramian = jacobians[0].gramian() if len(jacobians) == 1 else crossed(*jacobians)
+        gramian = jacobians[0].gramian() if len(jacobians) == 1 else crossed(*jacobians, shares)
         if self.jacobian_rule:
-            rows = self._watch(gramian, losses, present)
+            rows = self._read(gramian, losses, present)
             direction = self._direction(jacobians[0].rows(self.chosen), rows, number)
             for parameter, values in zip(self.chosen, direction.split([v.numel() for v in self.chosen]), strict=True):
                 if parameter in jacobians[0].held:
                     add_to(parameter, values)
             self._finish_own(torch.ones(len(self.units), dtype=torch.float64))
-            return looks
+            return heads
         weights = self._solve(gramian, losses, present, number)
         if not keep:
-            self._apply(looks, weights)
-            return looks
+            self._backward_weighted(heads, weights)
+            return heads
         on_device = weights.to(losses)
         for jacobian in jacobians:
             for parameter, products in jacobian.held.items():
                 add_to(parameter, products.weighted(on_device))
         self._finish_own(weights)
-        return looks
+        return heads
 
     def _halves(self, parts: Sequence[Part]) -> list[Sequence[Part]]:
         draws = self.balance.draws
@@ -249,14 +284,13 @@ class GradientEngine:
             raise UserError(f"balance '{self.name}' compares {draws} parts of a batch, and a process has only "
                             f"{sum(len(part.images) for part in parts)} of its images: set --batch_size to at least "
                             f"{draws * self.processes}")
-        size = len(parts) // draws
-        return [parts[i * size:] if i == draws - 1 else parts[i * size:(i + 1) * size] for i in range(draws)]
+        return halves(parts, draws)
 
     # -- the rule ---------------------------------------------------------------------------------
 
     def _solve(self, gramian: Tensor | None, losses: Tensor, present: Tensor, number: int) -> Tensor:
         """The rule's weights ``[T]``, float64 on the CPU."""
-        rows = self._watch(gramian, losses, present)
+        rows = self._read(gramian, losses, present)
         weights = torch.zeros(len(self.units), dtype=torch.float64)
         if self.trouble:  # nothing of it is remembered
             return weights.fill_(torch.nan)
@@ -264,7 +298,7 @@ class GradientEngine:
             needed = self._losses[rows] if self.balance.needs_losses else None
             with self._random(number), self.balance.restricted(rows):
                 weights[rows] = self.balance.weights(self._gramian[rows][:, rows], needed).double()
-            weights *= self._importance()
+            weights *= self._importance
             self.weights[rows] = weights[rows]  # who has no label now keeps what it had
         return weights
 
@@ -279,7 +313,7 @@ class GradientEngine:
                 return self.balance.direction(jacobian)
             return self.balance.direction(jacobian / scale) * scale
 
-    def _watch(self, gramian: Tensor | None, losses: Tensor, present: Tensor) -> list[int]:
+    def _read(self, gramian: Tensor | None, losses: Tensor, present: Tensor) -> list[int]:
         """Bring to the CPU what the rule reads, in one wait; returns the rows that have labels."""
         count = len(self.units)
         if gramian is None:
@@ -302,14 +336,15 @@ class GradientEngine:
         device = self.shared[0].device if self.shared else torch.device("cpu")
         return _seeded(derive_seed(self.seed, "balance", number), device)
 
-    def _importance(self) -> Tensor:
+    def _importances(self) -> Tensor:
+        """The user's weights of the units; of a group, the mean."""
         given = self.balance.common.importance
         return torch.tensor([sum(given.get(task, 1.0) for task in tasks) / len(tasks) for tasks in self.units.values()],
                             dtype=torch.float64)
 
     # -- passes -----------------------------------------------------------------------------------
 
-    def _look(self, part: Part, graph: bool) -> _Look:
+    def _backward_heads(self, part: Part, graph: bool) -> _HeadGradients:
         """Forward, and backward through the heads.
 
         Args:
@@ -318,47 +353,60 @@ class GradientEngine:
         """
         model, passes = self.passes.model, self.passes
         if self.per_task:
-            return self._look_one_by_one(part)
+            return self._backward_task_by_task(part)
         images = passes.images(part)
         random = RandomState(images.device)
+        first = self._recomputes is None
         with passes.autocast():
             if self.cuts:
-                with torch.set_grad_enabled(graph):
-                    outputs = list(model.encode(images))
+                outputs = self._encode(images, random, graph or first)
                 leaves = [value.detach().requires_grad_() for value in outputs]
                 output = model.decode(leaves, images.shape[-2:])
             else:
-                outputs, leaves = [], []
-                output = model(images)
+                self._recomputes, outputs, leaves = False, [], []
+                with _eager(model):  # a compiled graph can be gone through once
+                    output = model(images)
         losses = passes.losses_of(output, part, self.tasks)
         totals = [sum(losses[task] for task in tasks) for tasks in self.units.values()]
+        if first:
+            refuse_reentrant([*outputs, *totals], f"balance '{self.name}'")
         rows = [self._row(total, number, [*leaves, *self.shared], retain=number < len(totals) - 1)
                 for number, total in enumerate(totals)]
         columns = [_stack([row[i] for row in rows], value) for i, value in enumerate([*leaves, *self.shared])]
-        return _Look(part, torch.stack([total.detach() for total in totals]), outputs,
-                     {i: values for i, values in enumerate(columns[:len(leaves)]) if values is not None},
-                     {value: values for value, values in zip(self.shared, columns[len(leaves):], strict=True)
-                      if values is not None}, random)
+        return _HeadGradients(part, torch.stack([losses[task].detach() for task in self.tasks]), outputs,
+                              {i: values for i, values in enumerate(columns[:len(leaves)]) if values is not None},
+                              {value: values for value, values in zip(self.shared, columns[len(leaves):], strict=True)
+                               if values is not None}, random)
 
-    def _look_one_by_one(self, part: Part) -> _Look:
+    def _encode(self, images: Tensor, random: RandomState, graph: bool) -> list[Tensor]:
+        """The representation; at the first time also learn how its graph works."""
+        model = self.passes.model
+        with torch.set_grad_enabled(graph):
+            if self._recomputes is None:
+                outputs, self._recomputes = probed(model, lambda: list(model.encode(images)), random.restore)
+                return outputs
+            return list(model.encode(images))
+
+    def _backward_task_by_task(self, part: Part) -> _HeadGradients:
         """With a forward for each task: one graph at a time."""
-        rows, totals = [], []
+        rows, losses = [], []
         for number, tasks in enumerate(self.units.values()):
             sums: list[Tensor | None] = [None] * len(self.shared)
-            value = 0
             for task in tasks:
                 with self.passes.autocast():
                     output = self.passes.model(self.passes.images(part), [task])
                 loss = self.passes.losses_of(output, part, [task])[task]
+                if self._recomputes is None:
+                    refuse_reentrant([loss], f"balance '{self.name}'")
                 row = self._row(loss, number, self.shared, retain=False)
                 sums = [new if old is None else old if new is None else old + new
                         for old, new in zip(sums, row, strict=True)]
-                value = value + loss.detach()
+                losses.append(loss.detach())
             rows.append(sums)
-            totals.append(value)
+        self._recomputes = False
         columns = [_stack([row[i] for row in rows], value) for i, value in enumerate(self.shared)]
         direct = {value: values for value, values in zip(self.shared, columns, strict=True) if values is not None}
-        return _Look(part, torch.stack(totals), direct=direct)
+        return _HeadGradients(part, torch.stack(losses), direct=direct)
 
     def _row(self, loss: Tensor, number: int, inputs: list[Tensor], retain: bool) -> list[Tensor | None]:
         """Gradients of a loss of a unit with respect to ``inputs``; those of its own parameters are put aside."""
@@ -370,108 +418,117 @@ class GradientEngine:
                 own[i] = value if own[i] is None else own[i] + value
         return list(found[:len(inputs)])
 
-    def _collect(self, look: _Look, jacobian: Jacobian, parameters: Sequence[Tensor]) -> None:
-        """Rows of the Jacobian from what was seen of a part: down through the encoder, and the heads' own."""
+    def _pull_back(self, outputs: Sequence[Tensor], head: _HeadGradients, parameters: Sequence[Tensor],
+                   sink: Callable[[Tensor, Products], None], factors: bool = True) -> None:
+        """The cotangents of all tasks through the encoder."""
+        roots, cotangents = [outputs[i] for i in head.cotangents], list(head.cotangents.values())
+        if self._recomputes:
+            pull_back_in_turn(roots, cotangents, parameters, sink)
+        else:
+            pull_back(roots, cotangents, parameters, sink, factors)
+
+    def _fill(self, jacobian: Jacobian, head: _HeadGradients, parameters: Sequence[Tensor]) -> None:
+        """Rows of the Jacobian from a part of the batch: down through the encoder, and the heads' own."""
         reached: set[Tensor] = set()
-        below = self._below()
+        own = self._own_in_encoder()
 
         def take(parameter: Tensor, products: Products) -> None:
-            if parameter in below:
-                self._take_own(*below[parameter], products)
+            if parameter in own:
+                self._add_own_gradient(*own[parameter], products)
                 return
             reached.add(parameter)
-            direct = look.direct.get(parameter)
+            direct = head.direct.get(parameter)
             if direct is not None:
                 products = Formed(products.rows().view_as(direct) + direct)
             jacobian.add(parameter, products)
 
-        if look.cotangents:
-            pull_back([look.outputs[i] for i in look.cotangents], list(look.cotangents.values()),
-                      [*parameters, *below], take, factors=jacobian.may_factor)
+        if head.cotangents:
+            self._pull_back(head.outputs, head, [*parameters, *own], take, factors=jacobian.may_factor)
         wanted = {id(value) for value in parameters}
-        for parameter, values in look.direct.items():
+        for parameter, values in head.direct.items():
             if parameter not in reached and id(parameter) in wanted:
                 jacobian.add(parameter, Formed(values))
 
-    def _apply(self, looks: Sequence[_Look], weights: Tensor,
-               directions: Sequence[Sequence[Tensor]] | None = None, below: bool = False) -> None:
+    def _backward_weighted(self, heads: Sequence[_HeadGradients], weights: Tensor,
+                           directions: Sequence[Sequence[Tensor]] | None = None, encoder_own: bool = False) -> None:
         """One product, of the weighted cotangents, for each part of the batch.
 
         Args:
-            looks: at the parts.
+            heads: gradients of the parts.
             weights: ``[T]``.
             directions: what takes the place of the weighted cotangents, for each part.
-            below: whether parameters of the encoder that one unit alone reaches still lack their gradient.
+            encoder_own: whether parameters of the encoder that one unit alone reaches still lack their gradient.
         """
-        local = weights.to(looks[0].losses)
+        local = weights.to(heads[0].losses)
         before = [value.grad for value in self.shared]
         for value in self.shared:
             value.grad = None
-        for number, look in enumerate(looks):
-            for parameter, values in look.direct.items():
+        for number, head in enumerate(heads):
+            for parameter, values in head.direct.items():
                 add_to(parameter, Formed(values).weighted(local))
-            if not look.cotangents:
+            if not head.cotangents:
                 continue
-            combined = [torch.tensordot(local.to(values), values, 1) for values in look.cotangents.values()] \
+            combined = [weighted_sum(values, local) for values in head.cotangents.values()] \
                 if directions is None else \
-                [piece.view_as(look.outputs[i]) for i, piece in zip(look.cotangents, directions[number], strict=True)]
-            with self._again(look) if len(looks) > 1 else nullcontext(look.outputs) as outputs:
-                self._down(look, outputs, combined, below)
+                [piece.view_as(head.outputs[i]) for i, piece in zip(head.cotangents, directions[number], strict=True)]
+            with self._encoded_again(head) if len(heads) > 1 else nullcontext(head.outputs) as outputs:
+                self._backward_encoder(head, outputs, combined, encoder_own)
         self.exchange(self.shared)
         for value, old in zip(self.shared, before, strict=True):
             if old is not None:
                 value.grad = old if value.grad is None else value.grad.add_(old)
         self._finish_own(weights)
 
-    def _down(self, look: _Look, outputs: Sequence[Tensor], combined: Sequence[Tensor], below: bool) -> None:
+    def _backward_encoder(self, head: _HeadGradients, outputs: Sequence[Tensor], combined: Sequence[Tensor],
+                          encoder_own: bool) -> None:
         """Combined cotangents through the encoder, into ``.grad`` of the shared parameters."""
-        if below and (own := self._below()):
-            pull_back([outputs[i] for i in look.cotangents], list(look.cotangents.values()), own,
-                      lambda parameter, products: self._take_own(*own[parameter], products))
-        pairs = [(outputs[i], values.to(outputs[i].dtype)) for i, values in zip(look.cotangents, combined, strict=True)
+        if encoder_own and (own := self._own_in_encoder()):
+            self._pull_back(outputs, head, list(own),
+                            lambda parameter, products: self._add_own_gradient(*own[parameter], products))
+        pairs = [(outputs[i], values.to(outputs[i].dtype)) for i, values in zip(head.cotangents, combined, strict=True)
                  if outputs[i].requires_grad]
         if pairs:
             torch.autograd.backward([output for output, _ in pairs], [values for _, values in pairs],
                                     inputs=self.shared)
 
-    def _below(self) -> dict[Tensor, tuple[int, int]]:
+    def _own_in_encoder(self) -> dict[Tensor, tuple[int, int]]:
         """Parameters of single units that their heads do not reach: they are in the encoder. With unit and position."""
         if self._in_encoder is None:
             self._in_encoder = {parameter: (number, i) for number, own in enumerate(self.own)
                                 for i, parameter in enumerate(own) if self._own_gradients[number][i] is None}
         return self._in_encoder if self.cuts else {}
 
-    def _take_own(self, number: int, i: int, products: Products) -> None:
-        unit = torch.zeros(len(self.units))
-        unit[number] = 1
-        gradient, known = products.weighted(unit), self._own_gradients[number][i]
+    def _add_own_gradient(self, number: int, i: int, products: Products) -> None:
+        """The gradient of a unit for the parameter that it alone reaches."""
+        gradient, known = products.row(number), self._own_gradients[number][i]
         self._own_gradients[number][i] = gradient if known is None else known + gradient
 
     @contextmanager
-    def _again(self, look: _Look) -> Iterator[list[Tensor]]:
+    def _encoded_again(self, head: _HeadGradients) -> Iterator[list[Tensor]]:
         """The representation with its graph, computed once more, so that one part's is there at a time."""
-        look.random.restore()
+        head.random.restore()
         with untouched(self.passes.model):  # until the graph, which has saved the buffers, is done with
             with self.passes.autocast():
-                outputs = list(self.passes.model.encode(self.passes.images(look.part)))
+                outputs = list(self.passes.model.encode(self.passes.images(head.part)))
             yield outputs
 
     def _finish_own(self, weights: Tensor) -> None:
-        factors = weights.tolist() if self.scale_heads else [1.0] * len(self.own)
-        for parameters, gradients, factor in zip(self.own, self._own_gradients, factors, strict=True):
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    if self.processes > 1:
-                        gradient = self.pool(gradient)
-                    add_to(parameter, gradient if factor == 1.0 else gradient * factor)
+        """Put the gradients of parameters of one unit alone into ``.grad``: of its loss, as the user weighs it."""
+        factors = (weights if self.scale_heads else self._importance).tolist()
+        found = [(parameter, gradient, factor)
+                 for parameters, gradients, factor in zip(self.own, self._own_gradients, factors, strict=True)
+                 for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+        totals = [gradient for _, gradient, _ in found]
+        if self.processes > 1:
+            totals = pooled(totals, self.pool)
+        for (parameter, _, factor), gradient in zip(found, totals, strict=True):
+            add_to(parameter, gradient if factor == 1.0 else gradient * factor)
         self._own_gradients = [[None] * len(own) for own in self.own]
 
     def exchange(self, parameters: Sequence[Tensor]) -> None:
         """Sum ``.grad`` over the processes."""
         if self.processes > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad = self.pool(parameter.grad)
+            pool_gradients(parameters, self.pool)
 
     # -- what is told and remembered --------------------------------------------------------------
 
@@ -481,6 +538,24 @@ class GradientEngine:
         if not self.jacobian_rule:
             found["weights"] = dict(zip(names, self.weights.tolist(), strict=True))
         return {**found, **gradient_statistics(self._gramian, self._present, names)} if self._solved else found
+
+
+def halves(parts: Sequence[Part], draws: int) -> list[Sequence[Part]]:
+    """The parts of a batch as so many batches."""
+    size = len(parts) // draws
+    return [parts[i * size:] if i == draws - 1 else parts[i * size:(i + 1) * size] for i in range(draws)]
+
+
+def _total(heads: Sequence[_HeadGradients]) -> Tensor:
+    """Losses of the tasks over the parts of a batch."""
+    return torch.stack([head.losses for head in heads]).sum(0)
+
+
+def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+    """Inside, a network that was compiled runs as it is written."""
+    if getattr(model, "_compiled_call_impl", None) is None:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _stack(rows: list[Tensor | None], like: Tensor) -> Tensor | None:

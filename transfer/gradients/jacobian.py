@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from transfer.gradients.buckets import LIMIT, pooled
 from transfer.gradients.products import Formed, Products, full
 
 
@@ -29,6 +30,7 @@ class Jacobian:
         self.tasks, self.keep, self.pool, self.parts, self.counted = tasks, keep, pool, parts, counted
         self.held: dict[Tensor, Products] = {}
         self._gramian: Tensor | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # parameters, and products that are still to be exchanged
 
     @property
     def may_factor(self) -> bool:
@@ -47,12 +49,29 @@ class Jacobian:
     def close(self) -> None:
         """After the last part."""
         if self.parts > 1:
-            for parameter, products in self.held.items():
+            for parameter, products in list(self.held.items()):
                 self._finish(parameter, products)
+        self._exchange()
 
     def _finish(self, parameter: Tensor, products: Products) -> None:
-        if self.pool is not None:
-            products = Formed(self.pool(products.values))
+        """Of the whole batch, on this process."""
+        if self.pool is None:
+            self._count(parameter, products)
+            return
+        self._waiting.append((parameter, products.values))
+        if sum(values.nbytes for _, values in self._waiting) >= LIMIT:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        if self._waiting:
+            parameters, values = zip(*self._waiting, strict=True)
+            self._waiting = []
+            for parameter, total in zip(parameters, pooled(values, self.pool), strict=True):
+                self._count(parameter, Formed(total))
+
+    def _count(self, parameter: Tensor, products: Products) -> None:
+        """Of the whole batch."""
         if self.counted is None or id(parameter) in self.counted:
             found = products.gramian()
             self._gramian = found if self._gramian is None else self._gramian.add_(found)
@@ -71,16 +90,25 @@ class Jacobian:
 
 
 @torch.no_grad()
-def crossed(first: Jacobian, second: Jacobian) -> Tensor | None:
-    """Inner products ``[T, T]`` of the rows of two halves of a batch, each as if it were the whole."""
+def crossed(first: Jacobian, second: Jacobian, shares: Tensor) -> Tensor | None:
+    """Inner products ``[T, T]`` of the rows of two parts of a batch, each as if it were the whole.
+
+    Args:
+        first: of a part; its rows are sums over labels, divided by the labels of the whole batch.
+        second: of the other.
+        shares: ``[2, T]``, of each task's labels that each part has; where it has none, its row is 0.
+    """
     total: Tensor | None = None
     for parameter, products in first.held.items():
         other = second.held.get(parameter)
         counted = first.counted is None or id(parameter) in first.counted
         if other is not None and counted:
-            found = 4 * (full(products.rows()) @ full(other.rows()).T)
+            found = full(products.rows()) @ full(other.rows()).T
             total = found if total is None else total + found
-    return total
+    if total is None:
+        return None
+    scales = torch.where(shares > 0, 1 / shares, 0).to(total)
+    return scales[0][:, None] * total * scales[1]
 
 
 def add_to(parameter: Tensor, gradient: Tensor) -> None:

@@ -22,6 +22,9 @@ class Products(Protocol):
     def rows(self) -> Tensor:
         """All of them ``[T, P]``."""
 
+    def row(self, task: int) -> Tensor:
+        """That of one loss, shaped like the parameter."""
+
 
 @dataclass
 class Formed:
@@ -40,11 +43,14 @@ class Formed:
 
     @torch.no_grad()
     def weighted(self, weights: Tensor) -> Tensor:
-        return torch.mv(self.rows().T, weights.to(self.values)).view(self.values.shape[1:])
+        return weighted_sum(self.rows(), weights).view(self.values.shape[1:])
 
     @torch.no_grad()
     def rows(self) -> Tensor:
         return self.values.reshape(len(self.values), -1)  # a scalar parameter has values of [T]
+
+    def row(self, task: int) -> Tensor:
+        return self.values[task]
 
 
 @dataclass
@@ -101,17 +107,34 @@ class Factored:
     @torch.no_grad()
     def weighted(self, weights: Tensor) -> Tensor:
         cotangents = self.cotangents.unflatten(0, (self.tasks, -1))
-        return kernel_gradient(self.inputs, torch.tensordot(weights.to(cotangents), cotangents, 1), self.call,
-                               self.shape)
+        return kernel_gradient(self.inputs, weighted_sum(cotangents, weights), self.call, self.shape)
 
     @torch.no_grad()
     def rows(self) -> Tensor:
         return kernel_gradients(self.inputs, self.cotangents, self.tasks, self.call, self.shape).flatten(1)
 
+    @torch.no_grad()
+    def row(self, task: int) -> Tensor:
+        return kernel_gradient(self.inputs, self.cotangents.unflatten(0, (self.tasks, -1))[task], self.call, self.shape)
+
 
 def full(values: Tensor) -> Tensor:
     """In float32 at least: inner products of half-precision values need its range and digits."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """Σ_t w_t v_t of values ``[T, …]``, in their type.
+
+    Weights may be out of the range of half precision (Nash-MTL's are the inverse of the gradients' norms) where their
+    products are not: those are added up in float32.
+    """
+    if full(values) is values:
+        return torch.tensordot(weights.to(values), values, 1)
+    total = torch.zeros(values.shape[1:], device=values.device)
+    for value, weight in zip(values, weights.to(total), strict=True):
+        total.addcmul_(value.float(), weight)
+    return total.to(values.dtype)
 
 
 def kernel_gradient(inputs: Tensor, cotangents: Tensor, call: Convolution, shape: torch.Size) -> Tensor:

@@ -69,6 +69,23 @@ def pull_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], parameter
                 ready.append(child)
 
 
+@torch.no_grad()
+def pull_back_in_turn(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], parameters: Iterable[Tensor],
+                      sink: Sink) -> None:
+    """As :func:`pull_back`, by one walk of torch's own engine for each task.
+
+    For graphs that compute again what they have not saved: they do it once in a walk, and not for each node
+    that is visited. All products are held at once.
+    """
+    chosen = list(parameters)
+    rows = [torch.autograd.grad(outputs, chosen, [values[task] for values in cotangents], retain_graph=True,
+                                allow_unused=True) for task in range(len(cotangents[0]))]
+    for parameter, *gradients in zip(chosen, *rows, strict=True):
+        if any(gradient is not None for gradient in gradients):
+            sink(parameter, Formed(torch.stack([torch.zeros_like(parameter) if gradient is None else gradient
+                                                for gradient in gradients])))
+
+
 class _Walk:
     """What the rules for nodes need to know of the walk."""
 

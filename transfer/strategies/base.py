@@ -28,7 +28,7 @@ class BalanceConfig:
 
     Args:
         importance: the user's weight of tasks, on top of the rule's own (Vandenhende 2022, section 6.3.3,
-            heuristic 3); 1 for those not named.
+            heuristic 3); 1 for those not named. It weighs the loss, so also parameters of one task alone.
         level: where a rule on gradients looks at them: params (all shared parameters), last (the last shared
             layer) or representation (what all task parts read); the rule's own choice when none.
         mode: how products at the level of parameters are held: kept (all of them), lean (one tensor's at a
@@ -70,9 +70,10 @@ class Balance(nn.Module):
         self.common = BalanceConfig()
 
     def observe(self, losses: Tensor, present: Tensor) -> None:
-        """In each step the losses of the whole batch, before the objective, or after it where that is linear in them.
+        """The losses of the whole batch: before the objective, or after the batch where that is linear in them.
 
-        They are on their device, which must not be waited for.
+        A rule that is linear is told once of each batch that has labels, however many steps a schedule makes on it;
+        another is told of each task once. Losses are on their device, which must not be waited for.
 
         Args:
             losses: ``[T]``, detached; 0 for a task without labels in the batch.
@@ -80,7 +81,7 @@ class Balance(nn.Module):
         """
 
     def observe_indicators(self, indicators: Tensor, present: Tensor) -> None:
-        """Before each step: ``[T]`` key performance indicators of the batch, between 0 and 1; 1 is perfect."""
+        """Likewise: ``[T]`` key performance indicators of the batch, between 0 and 1; 1 is perfect."""
 
     def after_step(self, losses: Tensor) -> None:
         """After each step: the losses ``[T]`` of the same batch, computed again."""
@@ -95,11 +96,14 @@ class LossBalance(Balance, ABC):
     Attributes:
         linear: the objective is linear in the losses, with weights that do not depend on those of this
             step; so the parts of a batch can be weighed one by one.
+        affine: the objective is linear in the losses, with weights that only depend on the rule's own parameters, but
+            for a term of these parameters alone (a regulariser), which counts once for a batch.
         separable: the objective is a sum of one term for each task, so that a schedule can take its terms
             apart.
     """
 
     linear: ClassVar[bool] = False
+    affine: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
     @abstractmethod
@@ -194,6 +198,21 @@ class JacobianBalance(GradientBalance):
     levels: ClassVar[tuple[Level, ...]] = ("params", "representation")
     #: Whether each column's direction depends on that column alone, so that the columns may come in pieces.
     componentwise: ClassVar[bool] = False
+    #: At the representation, :meth:`factors` is asked instead of :meth:`direction`.
+    sums_over_batch: bool = False
+
+    def factors(self, sums: Tensor) -> Tensor:
+        """At the representation, what each task's gradient is multiplied by, alike in all images.
+
+        Args:
+            sums: ``[T, P]``, for each place of the representation (a channel at a position): the gradient times the
+                sign of the activation there (1 where that is 0), summed over the images of the whole batch.
+                Rows of tasks without labels are 0.
+
+        Returns:
+            ``[T, P]``.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def direction(self, jacobian: Tensor) -> Tensor:
@@ -221,8 +240,9 @@ class Objective(Protocol):
             tasks: the tasks of the objective; fewer than all where a schedule takes them apart.
 
         Returns:
-            The loss of every one of these tasks on this process's share of the batch, detached; nothing,
-            and no gradient, where none of them has a label in the whole batch, so that no step is due.
+            The loss of every one of these tasks on this process's share of the batch, detached; nothing where none
+            of them has a label in the whole batch, on any process: no step is due then, and what is in ``.grad``
+            is to be thrown away.
         """
 
     def sample(self, part: Any, tasks: Sequence[str]) -> Sample:

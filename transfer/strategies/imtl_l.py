@@ -21,6 +21,8 @@ class ImtlL(LossBalance):
     Source: Liu et al. 2021 (Towards impartial multi-task learning), the loss balance.
     """
 
+    affine = True
+
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__(tasks)
         self.scalarizer = IMTLL(len(self.tasks))

@@ -17,7 +17,7 @@ class Individual(Schedule):
 
     w_{t+1}^{(k)} = w_{t+1}^{(k−1)} − η m̂(g^{(k)}(w_{t+1}^{(k−1)}, ξ_t)), k = 1 … N, with w_{t+1}^{(0)} = w_t^{(N)}:
     each task has its own forward, backward and step on the same batch, at the parameters that the task before it
-    left. The one optimiser's moments m̂ mix the gradients of all tasks.
+    left. The one optimiser's moments m̂ mix the gradients of all tasks. A task without labels in the batch makes none.
     """
 
     def step(self, parts: Sequence[Any]) -> dict[str, Tensor]:

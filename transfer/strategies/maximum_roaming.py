@@ -79,6 +79,7 @@ class MaximumRoaming(FilterMasks):
         super().__init__(model, seed, p)
         self.seed, self.delta, self.completion, self.selection = seed, delta, completion, selection
         self.register_buffer("visited", self.masks.clone())
+        self._on_host: tuple[np.ndarray, np.ndarray] | None = None
 
     def after_step(self, step: int, steps_per_epoch: int) -> None:
         interval = max(Fraction(1), Fraction(str(self.delta)) * steps_per_epoch)
@@ -93,7 +94,9 @@ class MaximumRoaming(FilterMasks):
         Args:
             number: of the update; different ones draw differently.
         """
-        masks, visited = (value.cpu().numpy().copy() for value in (self.masks, self.visited))
+        if self._on_host is None:  # then kept, so that nothing is fetched from the device again
+            self._on_host = tuple(np.array(value.cpu()) for value in (self.masks, self.visited))
+        masks, visited = self._on_host
         if visited.all():
             return
         for layer, span in zip(self.layers, self.spans, strict=True):
@@ -103,6 +106,10 @@ class MaximumRoaming(FilterMasks):
                 roam(masks[:, span], visited[:, span], self._choice(layer, generator), order, self.completion)
         self.masks.copy_(torch.from_numpy(masks))
         self.visited.copy_(torch.from_numpy(visited))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._on_host = None
 
     def log_values(self) -> dict[str, Any]:
         """``visited``: the share of the filters that a task has used so far, its mean over the tasks."""

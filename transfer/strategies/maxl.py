@@ -119,8 +119,12 @@ class Maxl(Schedule):
         with torch.no_grad():
             told = [self._tell(part, self._labels(part)) for part in parts]
         losses = training.objective.accumulate(told, training.tasks)
-        self.update(training.optimizer)
-        self.teach(parts if self.batch_of is None else self.batch_of(self.steps))
+        if losses:
+            self.update(training.optimizer)
+        else:
+            training.optimizer.zero_grad(set_to_none=True)
+        if losses or self.batch_of is not None:
+            self.teach(parts if self.batch_of is None else self.batch_of(self.steps))
         self.steps += 1
         return losses
 

@@ -13,11 +13,17 @@ from transfer.strategies.registry import SCHEDULES
 
 @SCHEDULES.register("shared")
 class Shared(Schedule):
-    """All tasks at once: one forward, one combined gradient, one step (MTL-SUS; Pascal 2021, equation 4.3)."""
+    """All tasks at once: one forward, one combined gradient, one step (MTL-SUS; Pascal 2021, equation 4.3).
+
+    A batch without any label makes no step, as in every schedule: moments and weight decay do not act either.
+    """
 
     joint = True
 
     def step(self, parts: Sequence[Any]) -> dict[str, Tensor]:
         losses = self.training.objective.accumulate(parts, self.training.tasks)
-        self.update(self.training.optimizer)
+        if losses:
+            self.update(self.training.optimizer)
+        else:
+            self.training.optimizer.zero_grad(set_to_none=True)
         return losses

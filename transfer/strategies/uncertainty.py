@@ -26,6 +26,8 @@ class Uncertainty(LossBalance):
         s0: log σ² at the start.
     """
 
+    affine = True
+
     def __init__(self, tasks: Sequence[str], s0: float = 0.0) -> None:
         super().__init__(tasks)
         self.scalarizer = UW(len(self.tasks))

@@ -539,3 +539,17 @@ def test_options_out_of_bounds_are_named(name, options, message):
     with pytest.raises(UserError) as caught:
         partitioned(name, **options)
     assert str(caught.value).startswith(message)
+
+
+def test_roaming_goes_on_from_masks_that_are_loaded():
+    """What an update reads is kept beside the buffers, and follows when these are replaced."""
+    first, second = (partitioned("maximum_roaming", p=0.5).partition for _ in range(2))
+    first.update(1)
+    state = {key: value.clone() for key, value in first.state_dict().items()}
+    first.update(2)
+    for number in range(7, 9):
+        second.update(number)
+    second.load_state_dict(state)
+    second.update(2)
+    assert torch.equal(first.masks, second.masks) and torch.equal(first.visited, second.visited)
+    assert not torch.equal(state["masks"], first.masks)

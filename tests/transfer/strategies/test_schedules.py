@@ -792,3 +792,11 @@ def test_rules_on_all_tasks_need_the_shared_schedule(name, options, rule, reason
         build(name, balance=rule(TASKS), options=options)
     assert str(caught.value) == (f"balance '{rule.__name__}' {reason}, and schedule '{name}' takes the tasks apart: "
                                  "choose --schedule.name shared, or another balance")
+
+
+def test_learning_rates_come_back_when_a_step_fails():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(RuntimeError), cooperative._scaled(optimizer, 5.0):
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        raise RuntimeError
+    assert optimizer.param_groups[0]["lr"] == 0.1

@@ -1,0 +1,141 @@
+"""``python -m transfer.data``: what data sets there are, where to get them, and whether a folder is complete."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError, closest
+from harness.files import write_atomically
+from harness.program import run_program
+from transfer.data.base import DATASETS
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m transfer.data", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="all data sets, their tasks and splits")
+    where = commands.add_parser("where", help="where to get a data set, its licence and its folder")
+    where.add_argument("name")
+    check = commands.add_parser("check", help="say whether a folder is complete, or what is missing, by name")
+    check.add_argument("name")
+    check.add_argument("root", nargs="?", help="the folder; for manifest the table")
+    check.add_argument("--options", default="{}", help="options of the data set, as '{val_count: 100}'")
+    check.add_argument("--grid", metavar="FILE", help="picture of samples to write (default check_NAME.png)")
+    check.add_argument("--samples", type=int, default=8, help="samples in the picture; 0: no picture")
+    check.add_argument("--all", action="store_true", help="read every sample")
+    export = commands.add_parser("export-scenes", help="write the built-in scenes in the layout of a data set")
+    export.add_argument("--as", dest="layout", required=True, metavar="NAME")
+    export.add_argument("folder")
+    export.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the images, pixels")
+    for split in ("train", "val", "test"):
+        export.add_argument(f"--{split}", type=int, metavar="N", help=f"samples of split {split}, where it has one")
+    options = parser.parse_args()
+    return {"list": _list, "where": _where, "check": _check, "export-scenes": _export}[options.command](options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    rows = []
+    for name in DATASETS.names():
+        kind = DATASETS.get(name)
+        about = kind.about
+        rows.append((name, (inspect.getdoc(kind) or "").split("\n")[0] if about is None else about.title))
+    width = max(len(name) for name, _ in rows)
+    for name, title in rows:
+        print(f"{name.ljust(width)}  {title}")
+    return 0
+
+
+def _where(options: argparse.Namespace) -> int:
+    kind = DATASETS.get(options.name)
+    print(inspect.getdoc(kind).split("\n\nArgs:")[0])
+    about = kind.about
+    if about is None:
+        print("\nNothing to get.")
+        return 0
+    counts = ", ".join(f"{split} {count}" for split, count in about.counts.items())
+    lines = [f"get it from   {about.url}", f"licence       {about.licence}"]
+    lines += [f"samples       {counts}"] if counts else []
+    lines += [f"note          {about.note}"] if about.note else []
+    print("\n" + "\n".join(lines) + "\n\n" + about.tree)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from transfer.data import _check as checking
+
+    name, kind = options.name, DATASETS.get(options.name)
+    known = [parameter for parameter in inspect.signature(kind).parameters]
+    given = _options(options.options, known)
+    if options.root is not None:
+        place = "file" if name == "manifest" else "root"
+        if place not in known:
+            raise UserError(f"data set '{name}' has no folder: leave it out")
+        given[place] = options.root
+    if "lacking" in known:
+        given.setdefault("lacking", "accept")  # all that is missing is to be named, not the first of it
+    data = kind(**given)
+    data.choose(_present(data))
+    print("\n".join(checking.table(data)))
+    remarks = data.remarks()
+    for remark in remarks:
+        print(f"- {remark}")
+    if options.all:
+        checking.read_all(data)
+    if options.samples > 0:
+        samples = checking.some_samples(data, options.samples)
+        for sample in samples:
+            checking.check_sample(sample, data)
+        path = Path(options.grid or f"check_{name}.png")
+        picture = checking.grid(samples, data.tasks)
+        write_atomically(path, lambda file: picture.save(file, "PNG"))
+        print(f"samples with their labels: {path}")
+    missing = [remark for remark in remarks if "missing" in remark]
+    print("incomplete" if missing else "complete" if not remarks else "complete, though not as published")
+    return 1 if missing else 0
+
+
+def _present(data: Any) -> list[str]:
+    """Tasks that some sample has a label of; those without any are among the remarks."""
+    lacks = getattr(data, "missing", None)
+    if lacks is None:
+        return list(data.labels)
+    found = [task for task in data.labels
+             if all(len(lacks(split, task)) < len(data._names[split]) for split in data.splits)]
+    if not found:
+        raise UserError(f"{data.name}: there are images in {data.root} and no labels of any task: {data.hint}")
+    return found
+
+
+def _options(text: str, known: list[str]) -> dict[str, Any]:
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--options {text} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"--options {text} must hold options, as '{{val_count: 100}}'")
+    for option in given:
+        if option not in known:
+            raise UserError(f"the data set has no option '{option}'{closest(str(option), known)}: it has "
+                            f"{', '.join(known)}")
+    return given
+
+
+def _export(options: argparse.Namespace) -> int:
+    from scenes.export import LAYOUTS, export
+
+    given = {split: getattr(options, split) for split in ("train", "val", "test")}
+    counts = {split: count for split, count in given.items() if count is not None}
+    size = tuple(options.size) if options.size else None
+    folder = export(options.layout, options.folder, counts, size, bar=True)
+    print(f"wrote {folder} (lost: {LAYOUTS.get(options.layout).quantisation})")
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
