@@ -45,6 +45,8 @@ setup(
         "gpl": ["torchjd[nash_mtl,quadprog_projector]"],  # its own solvers of three rules; ours do without
         "slurm": ["submitit>=1.5.4,<1.6"],
         "track": ["tensorboard>=2.16"],
+        "video": ["av"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "bench": ["lightly>=1.5"],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5"],
     },

@@ -16,6 +16,7 @@ CLASSES = {
     "parts": tuple("abcd"),
     "scene": tuple("abcdef"),
     "classification": tuple("abcdef"),
+    "scene_distribution": tuple("abcdef"),
     "attributes": tuple("abc"),
 }
 VARIANTS = [
@@ -30,8 +31,18 @@ VARIANTS = [
     ("saliency", {"balance": "none"}),
     ("scene", {}),
     ("classification", {}),
+    ("classification", {"focal": 2.0}),
+    ("scene_distribution", {}),
     ("attributes", {}),
+    ("binary_segmentation", {}),
+    ("disparity", {}),
+    ("inverse_depth", {}),
+    ("instance_center", {}),
+    ("keypoints", {}),
+    ("heat_map", {}),
+    ("localization", {}),
 ]
+POSITIVE, HEAT = ("depth", "disparity", "inverse_depth"), ("keypoints", "heat_map", "localization")
 B, H, W = 5, 6, 4
 
 
@@ -40,9 +51,14 @@ def make(kind: str, options: dict, seed: int = 0):
     g = torch.Generator().manual_seed(seed)
     shape = (B, task.channels, H, W) if task.dense else (B, task.channels)
     prediction = torch.randn(shape, generator=g, dtype=torch.float64)
-    if kind == "depth":
+    if kind in POSITIVE + HEAT:
         target = torch.rand(B, H, W, generator=g)
-        target[torch.rand(B, H, W, generator=g) < 0.3] = 0
+        target[torch.rand(B, H, W, generator=g) < 0.3] = task.ignored
+    elif kind == "instance_center":
+        target = torch.randn(B, 2, H, W, generator=g) * (torch.rand(B, 1, H, W, generator=g) > 0.3)
+    elif kind == "scene_distribution":
+        target = torch.randn(B, 6, generator=g).softmax(1)
+        target[1] = 0
     elif kind == "normals":
         target = torch.nn.functional.normalize(torch.randn(B, 3, H, W, generator=g), dim=1)
         target *= torch.rand(B, 1, H, W, generator=g) > 0.3
@@ -78,9 +94,21 @@ def reference(kind: str, options: dict, prediction, target) -> float:
         ]
     elif kind in ("scene", "classification"):
         terms = [softmax_loss(p[b], t[b]) for b in range(B) if t[b] >= 0]
+        if gamma := options.get("focal"):
+            terms = [(1 - math.exp(-term)) ** gamma * term for term in terms]
+    elif kind == "scene_distribution":
+        terms = [sum(q * (math.log(q) + softmax_loss(p[b], c)) for c, q in enumerate(t[b]))
+                 for b in range(B) if any(t[b])]
+    elif kind == "binary_segmentation":
+        terms = [bce(p[b][0][y][x], t[b][y][x]) for b, y, x in places if t[b][y][x] != 255]
+    elif kind in HEAT:
+        terms = [abs(p[b][0][y][x] - t[b][y][x]) for b, y, x in places if t[b][y][x] >= 0]
+    elif kind == "instance_center":
+        terms = [sum(abs(p[b][c][y][x] - t[b][c][y][x]) for c in range(2)) / 2 for b, y, x in places
+                 if any(t[b][c][y][x] for c in range(2))]
     elif kind == "attributes":
         terms = [bce(p[b][a], t[b][a]) for b in range(B) for a in range(3) if t[b][a] != 255]
-    elif kind == "depth":
+    elif kind in POSITIVE:
         terms = [abs(p[b][0][y][x] - t[b][y][x]) for b, y, x in places if t[b][y][x] > 0]
     elif kind == "normals":
         terms = []
@@ -139,8 +167,9 @@ def test_missing_labels_have_no_gradient(kind, options):
     task, prediction, target = make(kind, options)
     prediction.requires_grad_()
     (gradient,) = torch.autograd.grad(task.loss(prediction, target, task.normalizer(target)), prediction)
-    known = (target != 0).any(1) if kind == "normals" else target != task.ignored
-    missing = ~(known[:, None].expand_as(gradient) if task.dense or kind in ("scene", "classification") else known)
+    vectors = kind in ("normals", "instance_center", "scene_distribution")
+    known = (target != 0).any(1) if vectors else target != task.ignored
+    missing = ~(known[:, None].expand_as(gradient) if task.dense or kind != "attributes" else known)
     assert bool(missing.any()) and not gradient[missing].any()
     assert gradient[~missing].any()
 
@@ -172,7 +201,7 @@ def test_half_precision_is_summed_in_full(kind, options):
 def test_predictions_are_drawn_like_targets(kind, options):
     task, prediction, target = make(kind, options)
     array = task.from_prediction(prediction[0].bfloat16())
-    truth = target[0].permute(1, 2, 0).numpy() if kind == "normals" else target[0].numpy()
+    truth = target[0].permute(1, 2, 0).numpy() if task.dense and target.ndim == 4 else target[0].numpy()
     assert array.shape == truth.shape == task.target_shape(H, W)
     if task.dense:
         for drawn in (
@@ -208,6 +237,10 @@ def test_perfect_segmentation_is_drawn_in_the_colors_of_the_truth():
         (("normals", "normals", (), {"loss": "l2"}), "l1 or cosine"),
         (("depth", "depth", (), {"loss": "l2"}), "it has none"),
         (("edge", "edge", (), {"positive_weight": 2.0}), "between 0 and 1"),
+        (("edge", "edge", (), {"tolerance": -1.0}), "at least 0"),
+        (("binary_segmentation", "disc", (), {"primary": "dice"}), "choose IoU, Dice"),
+        (("classification", "glaucoma", ("a", "b"), {"primary": "auc"}), "accuracy, F1 or AUC"),
+        (("localization", "fovea", (), {"floor": 1.0}), "below 1"),
         (("saliency", "saliency", (), {"balance": "class"}), "batch or none"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from transfer.tasks._losses import count
@@ -27,3 +28,7 @@ class BinaryMap(Task):
 
     def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
         return gray(np.where(array == self.ignored, 0.5, array))
+
+    def stored(self, array: np.ndarray) -> Image.Image:
+        """Probabilities of 0 to 1 as 0 to 255."""
+        return Image.fromarray((np.clip(array, 0, 1) * 255).round().astype(np.uint8))

@@ -28,9 +28,27 @@ def gray(values: np.ndarray) -> np.ndarray:
     return np.repeat((np.clip(values, 0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def ramp(values: np.ndarray, low: float, high: float, colors: str = "viridis") -> np.ndarray:
     """Values from ``low`` to ``high`` by a perceptually even colour map, uint8 ``[H, W, 3]``."""
     from matplotlib import colormaps
 
     share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    return colormaps["viridis"](share, bytes=True)[..., :3]
+    return colormaps[colors](share, bytes=True)[..., :3]
+
+
+def wheel(vectors: np.ndarray, longest: float) -> np.ndarray:
+    """Directions (x right, y down) as hues, and lengths up to ``longest`` as strength of colour.
+
+    Args:
+        vectors: ``[H, W, 2]``.
+        longest: the length whose colour is full.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
+    """
+    from matplotlib.colors import hsv_to_rgb
+
+    hue = (np.arctan2(-vectors[..., 1], vectors[..., 0]) / (2 * np.pi)) % 1
+    strength = np.clip(np.hypot(vectors[..., 0], vectors[..., 1]) / longest, 0, 1)
+    rgb = hsv_to_rgb(np.stack([hue, strength, np.full_like(hue, 0.95)], axis=-1))
+    return (rgb * 255).round().astype(np.uint8)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from harness.errors import UserError
@@ -47,6 +48,18 @@ class PixelClasses(Task):
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction.argmax(0).to("cpu").numpy().astype(np.uint8)
+
+    def stored(self, array: np.ndarray) -> Image.Image:
+        """Class indices, with the colours of :meth:`picture` as the file's palette."""
+        image = Image.fromarray(array)
+        image.putpalette(palette(len(self.classes)).tobytes())
+        return image
+
+    def legend(self, array: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
+        """The classes that cover at least half a percent, the largest first."""
+        shares = np.bincount(array.ravel(), minlength=256)[:len(self.classes)] / array.size
+        seen = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] >= 0.005]
+        return [(self.classes[index], tuple(palette(len(self.classes))[index].tolist())) for index in seen]
 
     def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
         return palette(len(self.classes))[array]

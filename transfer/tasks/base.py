@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchmetrics import Metric
 
 from harness.errors import UserError, closest
 from harness.registry import Registry
+from transfer.tasks._losses import full_precision
 from transfer.transforms import Geometry
 
 TASKS: Registry[type[Task]] = Registry("task", "transfer.tasks")
@@ -124,8 +127,42 @@ class Task(ABC):
                 self.update(metric, prediction[index : index + 1], one[None])
             return
         if self.dense:
-            prediction = resize_prediction(prediction, target.shape[-2:])
+            prediction = self.resized(prediction, target.shape[-2:])
         metric.update(prediction, target)
+
+    def resized(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
+        """Predictions ``[B, C, h, w]`` of a dense task at another height and width, float32 (float64 as it is).
+
+        Values in pixels of the picture are in those of the new size.
+        """
+        return resize_prediction(prediction, size)
+
+    # -- views of one image: what test-time augmentation undoes and averages ------------------------
+
+    def mirrored_values(self, prediction: Tensor) -> Tensor:
+        """The values that a prediction ``[B, C, …]`` of a mirrored image has for the image itself."""
+        return prediction
+
+    def zoomed_values(self, prediction: Tensor, scale: float) -> Tensor:
+        """The values that a prediction ``[B, C, …]`` of an image enlarged by ``scale`` has for the image itself.
+
+        Values in pixels are left to :meth:`resized`.
+        """
+        return prediction
+
+    def averaged(self, predictions: Sequence[Tensor]) -> Tensor:
+        """One prediction from several of equal shape ``[B, C, …]``.
+
+        The mean of what they stand for: of probabilities where they are logits (and the logits of that mean), of
+        values otherwise.
+        """
+        stacked = torch.stack([full_precision(one) for one in predictions])
+        if self.family == "categorical":
+            return stacked.log_softmax(2).logsumexp(0) - math.log(len(predictions))
+        if self.family == "bernoulli":
+            # logit of a mean of probabilities from the logs of p and 1 − p, which keep their digits near 0 and 1
+            return F.logsigmoid(stacked).logsumexp(0) - F.logsigmoid(-stacked).logsumexp(0)
+        return stacked.mean(0)
 
     def unlabelled(self, height: int, width: int) -> np.ndarray:
         """A target for a sample that has no label of this task."""
@@ -157,6 +194,14 @@ class Task(ABC):
             truth: the target beside it, whose range fixes the colours of continuous quantities.
         """
         raise UserError(f"task '{self.name}' has no value per pixel to draw: use its caption")
+
+    def stored(self, array: np.ndarray) -> Image.Image:
+        """What a PNG file keeps of a prediction from :meth:`from_prediction`: by default its :meth:`picture`."""
+        return Image.fromarray(self.picture(array))
+
+    def legend(self, array: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
+        """What the colours of :meth:`picture` mean: words and RGB colours, the most important first."""
+        return []
 
     def caption(self, array: np.ndarray) -> str:
         """A target or a prediction of an image task in words; empty for dense tasks."""

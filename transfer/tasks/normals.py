@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,13 @@ class Normals(Task):
             # the right-hand sides are complete before either component is overwritten
             target[..., 0], target[..., 1] = cos * x - sin * y, sin * x + cos * y
         return target
+
+    def mirrored_values(self, prediction: Tensor) -> Tensor:
+        return prediction * prediction.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
+
+    def averaged(self, predictions: Sequence[Tensor]) -> Tensor:
+        """The mean of the unit vectors, whose direction is what counts."""
+        return torch.stack([unit(full_precision(one), 1) for one in predictions]).mean(0)
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return unit(prediction.float(), 0).permute(1, 2, 0).to("cpu").numpy()

@@ -62,7 +62,7 @@ class Scene(Task):
         return torch.cat([count(hits), count(target != self.ignored)])
 
     def metric(self) -> Metric:
-        return Classification()
+        return Classification(self.channels)
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction.argmax(0).to("cpu").numpy()

@@ -1,0 +1,109 @@
+"""Published figures beside a run's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from transfer.data.base import DATASETS
+from transfer.published import published
+from transfer.targets import comparable, figure_of, table
+from transfer.tasks import build_task
+
+RESULTS = {
+    "name": "mine", "dataset": "nyud", "backbone": "hrnet_w18", "architecture": "mti_net", "split": "val",
+    "strategy": {"balance": "equal", "schedule": "shared", "partition": "full"}, "delta_mtl": 5.5,
+    "metrics": {"semseg": {"mIoU": 34.0, "pixel_accuracy": 60.0}, "depth": {"RMSE": 0.63, "d1": None}},
+}
+
+
+def test_the_figures_of_the_published_targets():
+    rows = [row for row in published() if row.dataset == "nyud" and row.backbone == "hrnet_w18"]
+    single = next(row for row in rows if row.architecture == "single_task")
+    assert single.values == {"semseg": {"mIoU": 33.18}, "depth": {"RMSE": 0.667}}
+    best = max(rows, key=lambda row: row.delta)
+    assert best.values == {"semseg": {"mIoU": 37.49}, "depth": {"RMSE": 0.607}} and best.delta == 10.91
+    assert "normals, edge" in best.note and best.architecture == "mti_net"
+
+
+def test_stated_deltas_follow_from_the_stated_figures():
+    """Δ_MTL of Vandenhende 2022, tables 5.1 and 6.2, from their own single-task rows, to rounding."""
+    from transfer.delta import delta_mtl
+
+    singles, checked = {}, 0
+    for row in published():
+        if row.delta is None or "table 5.1" not in row.source and "table 6.2" not in row.source:
+            continue
+        if row.architecture == "single_task":
+            singles[row.source] = row
+            continue
+        single = singles[row.source]
+        values = {task: next(iter(metrics.values())) for task, metrics in row.values.items()}
+        base = {task: next(iter(single.values[task].values())) for task in values}
+        higher = {task: task not in ("depth", "normals") for task in values}
+        if row.source.endswith("6.2b") and row.note == "balance gradnorm":
+            continue  # stated as +1.45, and the figures beside it give +0.68
+        assert delta_mtl(values, base, higher) == pytest.approx(row.delta, abs=0.35), row
+        checked += 1
+    assert checked > 20
+
+
+def test_every_metric_is_one_of_its_task():
+    kinds = {"left": "classification", "right": "classification", "even": "classification", "odd": "classification",
+             "glaucoma": "classification", "disc": "binary_segmentation", "cup": "binary_segmentation",
+             "fovea": "localization", "artery": "binary_segmentation", "vein": "binary_segmentation",
+             "vessels": "binary_segmentation", "*": None}
+    for row in published():
+        for task, metrics in row.values.items():
+            kind = kinds.get(task, task)
+            if row.dataset == "taskonomy":
+                kind = {"scene": "scene_distribution", "edge": "heat_map"}.get(task, kind)
+            if row.dataset == "cityscapes_npy" and task == "depth":
+                kind = "inverse_depth"
+            if kind is None:
+                continue
+            metric = build_task(kind, task, ("a", "b")).metric()
+            metric._update_count = 1
+            assert set(metrics) <= set(metric.compute()), row
+
+
+def test_architectures_and_strategies_are_named_as_here():
+    from mtl_heads import architectures
+    from transfer.strategies import balances, partitions, schedules
+
+    for row in published():
+        assert row.architecture in architectures(), row
+        for part in row.note.split(", "):
+            word, _, name = part.partition(" ")
+            known = {"balance": balances, "schedule": schedules, "partition": partitions}.get(word)
+            assert known is None or name in known(), row
+    assert {"multimnist", "mnist_parity"} <= set(DATASETS.names())
+
+
+def test_the_nearest_rows_come_first():
+    rows = comparable(RESULTS)
+    assert {row.dataset for row, _ in rows} == {"nyud"}
+    assert rows[0][0].backbone == "hrnet_w18" and rows[0][0].architecture == "mti_net"
+    assert rows[0][1] == {"semseg": {"mIoU": 34.0}, "depth": {"RMSE": 0.63}}
+    lines = table(RESULTS, rows)
+    assert lines[1][4:6] == ["34", "0.63"] and lines[1][-1] == "+5.50" and lines[2][0].startswith("* ")
+    assert len({len(line) for line in lines}) == 1
+    assert not comparable({**RESULTS, "dataset": "scenes"})
+
+
+def test_means_over_all_tasks():
+    metrics = {"a": {"mean_accuracy": 90.0}, "b": {"mean_accuracy": 80.0}, "c": {"mean_accuracy": None}, "d": {}}
+    assert figure_of(metrics, "*", "mean_accuracy") == 85 and figure_of(metrics, "a", "F1") is None
+
+
+def test_the_command(programs):
+    (programs.folder / "run").mkdir()
+    path = programs.folder / "run" / "results.json"
+    path.write_text(json.dumps(RESULTS))
+    done = programs.call("transfer.targets", "run")
+    assert done.code == 0 and "Vandenhende 2022, table 5.1a" in done.out and "37.49" in done.out
+    assert len(programs.call("transfer.targets", "run", "--same").out.splitlines()) < len(done.out.splitlines())
+    path.write_text(json.dumps({**RESULTS, "dataset": "scenes"}))
+    assert "no published figures for data set 'scenes'" in programs.call("transfer.targets", "run").error
+    assert "no results.json" in programs.call("transfer.targets", "nothing").error

@@ -1,0 +1,3 @@
+"""Predictions of finished runs for any image: maps, panels, model files."""
+
+from __future__ import annotations
