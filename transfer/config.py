@@ -52,6 +52,8 @@ class EvaluationConfig:
         select: last takes the weights of the last epoch; best those of the best validation score.
         size: side, or height and width, of the images that the network sees; their own when none.
         batch_size: images at once, in each process.
+        flip: average over the mirrored images too.
+        scales: average over enlargements of the images; 1 is the image itself.
         panels: images of the split that the report shows.
     """
 
@@ -60,6 +62,8 @@ class EvaluationConfig:
     select: Literal["last", "best"] = "last"
     size: int | list[int] | None = None
     batch_size: int = 16
+    flip: bool = False
+    scales: list[float] = field(default_factory=lambda: [1.0])
     panels: int = volatile(6)
 
 

@@ -31,6 +31,7 @@ from transfer.gradients.objective import RunObjective
 from transfer.gradients.passes import Part
 from transfer.network import Network, build_network
 from transfer.phases import Phases
+from transfer.prediction.views import Views
 from transfer.strategies import with_options
 from transfer.strategies.base import Balance, BalanceConfig, LossBalance, Schedule, Training
 from transfer.strategies.groups import task_groups
@@ -279,11 +280,12 @@ class Transfer:
         mine = Subset(samples, range(world.process_index, len(samples), world.num_processes))
         loader = DataLoader(mine, batch_size=self.config.evaluation.batch_size, **self._loading(persistent=False))
         metrics = {name: task.metric().to(world.device) for name, task in tasks.items()}
+        model = Views(self.model, tasks, self.config.evaluation.flip, self.config.evaluation.scales)
         training = self.model.training
         self.model.eval()
         for batch in progress_over(loader, len(samples), world, f"evaluate {split}", bar):
             with world.autocast():
-                output = self.model(self.network.normalise(batch["image"].to(world.device)), list(tasks))
+                output = model(self.network.normalise(batch["image"].to(world.device)), list(tasks))
             for name, task in tasks.items():
                 target = batch["targets"][name]
                 target = target.to(world.device) if isinstance(target, Tensor) else [t.to(world.device) for t in target]

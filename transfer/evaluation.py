@@ -36,7 +36,6 @@ def evaluate(folder: Path, split: str | None = None, flip: bool = False, scales:
     from harness.world import start
     from transfer.config import TransferConfig
     from transfer.engine import Transfer
-    from transfer.prediction.views import Views
     from transfer.results import read_results, weights_of
 
     results = read_results(folder)
@@ -44,12 +43,12 @@ def evaluate(folder: Path, split: str | None = None, flip: bool = False, scales:
     config.compile = False
     config.evaluation.split = split or results.get("split") or config.evaluation.split
     config.evaluation.size = size if size is not None else config.evaluation.size
+    config.evaluation.flip, config.evaluation.scales = flip, list(scales)
     for name in ratio or ():
         if name not in config.tasks:
             raise UserError(f"{folder} has no task '{name}': it has {', '.join(config.tasks)}")
     transfer = Transfer(config, start(mixed_precision=config.mixed_precision, threads=config.threads))
     transfer.load_state_dict(weights_of(folder))
-    transfer.network.model = Views(transfer.model, transfer.tasks, flip, scales)
     metrics = transfer.evaluate(config.evaluation.split, bar=True)
     found = {"run": str(folder), "split": config.evaluation.split, "flip": flip, "scales": list(scales),
              "metrics": metrics}

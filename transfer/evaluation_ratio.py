@@ -102,15 +102,18 @@ def _predicted(transfer: Transfer, names: tuple[str, str, str], split: str) -> t
     from torch.utils.data import DataLoader
 
     from transfer.data.loading import Evaluated, loader_options
+    from transfer.prediction.views import Views
 
     config, network, device = transfer.config, transfer.network, transfer.world.device
     samples = Evaluated(transfer.data.split(split), config.evaluation.size)
     tasks = {names[0]: transfer.tasks[names[0]]}
     columns: list[list[Tensor]] = [[], [], []]
+    model = Views(network.model, {name: transfer.tasks[name] for name in names}, config.evaluation.flip,
+                  config.evaluation.scales)
     training = network.model.training
     network.model.eval()
     for batch in DataLoader(samples, batch_size=config.evaluation.batch_size, **loader_options(tasks, config)):
-        found = network.model(network.normalise(batch["image"].to(device)), list(names)).predictions
+        found = model(network.normalise(batch["image"].to(device)), list(names)).predictions
         inner, outer = (found[name][:, 0].cpu() > 0 for name in names[1:])
         columns[0].append(vertical_ratio(inner, outer))
         columns[1].append(found[names[0]].cpu().double().softmax(1)[:, 1])

@@ -39,6 +39,8 @@ def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, 
         "strategy": {"balance": config.balance.name, "schedule": config.schedule.name,
                      "partition": config.partition.name},
         "seed": config.seed, "split": config.evaluation.split, "metrics": metrics, "primary": primary,
+        "labels": {name: {"task": label.task, "classes": list(label.classes), "parents": dict(label.parents)}
+                   for name, label in transfer.data.labels.items() if name in tasks},
         "higher_is_better": higher, "single_task": None, "delta_mtl": None,
         "single_task_head": None if config.model.name == "single_task" else single_task_head(config),
         "parameters": cost.parameters, "macs": cost.multiply_adds,

@@ -51,7 +51,8 @@ def draw_tree(tree: Tree, tasks: Sequence[str], dissimilarity: np.ndarray, path:
     Args:
         tree: what to draw.
         tasks: in the order of ``dissimilarity``.
-        dissimilarity: ``[D, N, N]``; the largest one inside a group colours its box.
+        dissimilarity: ``[D, N, N]``; the largest one inside a group colours its box. The scale is that of all of
+            them, so that pictures of several trees can be compared.
         path: where to.
         title: above the picture.
     """
@@ -71,7 +72,8 @@ def draw_tree(tree: Tree, tasks: Sequence[str], dissimilarity: np.ndarray, path:
         values = dissimilarity[stage][np.ix_(inside, inside)]
         return float(values[~np.eye(len(inside), dtype=bool)].max(initial=0.0))
 
-    largest = max(*(spread(stage, group) for stage, level in enumerate(tree) for group in level), 1e-9)
+    apart = ~np.eye(len(tasks), dtype=bool)
+    largest = max(float(dissimilarity[:, apart].max(initial=0.0)), 0.01)
     orange = LinearSegmentedColormap.from_list("orange", ["#fdf6e3", "#d95f0e"])
     colours = plt.cm.ScalarMappable(plt.Normalize(0, largest), orange)
     figure, axis = plt.subplots(figsize=(1.5 * (stages + 2), 1.0 + (0.2 if many else 0.42) * len(tasks)))

@@ -86,7 +86,8 @@ def unit_vectors(raw: np.ndarray, path: str | Path) -> np.ndarray:
     if raw.ndim != 3 or raw.shape[2] != 3:
         raise UserError(f"{path} has shape {raw.shape}: normals have height, width and 3")
     vectors = raw.astype(np.float32)
-    squares = np.einsum("hwc,hwc->hw", vectors, vectors)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.square(vectors) @ np.ones(3, np.float32)  # several times as fast as a sum over the last axis
     known = (squares > 0.25) & (squares < 2.25)  # false for NaN
     if not known.all():
         vectors[~known] = 0
