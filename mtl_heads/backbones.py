@@ -83,10 +83,10 @@ def _backbone(name: str, output_stride: int | None, options: Mapping[str, Any] |
         return _create(name, arguments, defaults)
     except _REFUSALS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"timm cannot build backbone '{name}' with {options or 'its default options'} ({reason}): "
-            "change backbone_options"
-        ) from error
+        what, then = "its default options", "choose another backbone or output_stride"
+        if options:
+            what, then = options, "change backbone_options; {} leaves out those that were set for another backbone"
+        raise UserError(f"timm cannot build backbone '{name}' with {what} ({reason}): {then}") from error
 
 
 def _create(name: str, arguments: dict[str, Any], defaults: dict[str, Any]) -> nn.Module:

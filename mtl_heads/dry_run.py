@@ -56,7 +56,8 @@ def dry_run(
 
     Returns:
         The module's output, and by name the tensors that took the place of its parameters and buffers;
-        those of parameters require gradients even where the module's are frozen.
+        those of parameters require gradients even where the module's are frozen, unless gradients are
+        switched off.
     """
     options = dict(options or {})
     device = next((value.device for value in module.parameters()), torch.device("cpu"))
@@ -78,8 +79,12 @@ def dry_run(
 
 
 def _stand_in(module: nn.Module, make: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """New tensors in place of a module's state; those of parameters require gradients."""
+    """New tensors in place of a module's state; those of parameters require gradients where there are any.
+
+    Where there are none, a view of a leaf would still require them, and have no node in the graph: torch's
+    counter stumbles over a module that returns one.
+    """
     state = {name: make(value) for name, value in module.named_buffers()}
     for name, value in module.named_parameters():
-        state[name] = make(value).requires_grad_(value.is_floating_point())
+        state[name] = make(value).requires_grad_(value.is_floating_point() and torch.is_grad_enabled())
     return state

@@ -38,6 +38,12 @@ class TaskBlocks(NamedTuple):
 def load_vandenhende(model: MultiTaskModel, state_dict: Mapping[str, Tensor]) -> None:
     """Load a state dict of the original code base into the same architecture of ours.
 
+    For example:
+
+        model = build_model("baseline", "resnet50", {"semseg": 21, "depth": 1}, output_stride=8)
+        checkpoint = torch.load("checkpoint.pth.tar", map_location="cpu", weights_only=True)
+        load_vandenhende(model, checkpoint["model"])
+
     Every parameter and buffer must be found; only ``num_batches_tracked`` may be missing. The model
     is unchanged unless everything fits. Where layers read the features of all tasks side by side, the
     order of the tasks is that of the file's keys; a file whose keys are sorted, as ``safetensors`` does,
@@ -50,6 +56,12 @@ def load_vandenhende(model: MultiTaskModel, state_dict: Mapping[str, Tensor]) ->
     Raises:
         UserError: the architecture was not in that code base, or keys or shapes do not fit.
     """
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"the state dict has a value of type {type(value).__name__} at {key!r}, and not only tensors by their "
+                "names: of a whole checkpoint give the part that has the network's weights, such as checkpoint['model']"
+            )
     prefixes = model.vandenhende_prefixes()
     own = model.state_dict()
     keys = [_bare(key) for key in state_dict]

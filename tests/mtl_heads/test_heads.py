@@ -34,6 +34,14 @@ def test_deeplab_equals_the_published_module():
     )
 
 
+@pytest.mark.parametrize(("stride", "rates"), [(8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))])
+def test_rates_of_deeplab_keep_their_field_of_view(stride, rates):
+    layers = HEADS.get("deeplab")(Pyramid((4, 8), (stride // 2, stride)), 1, width=4).layers.modules()
+    wide = [layer for layer in layers if getattr(layer, "kernel_size", None) == (3, 3) and layer.dilation != (1, 1)]
+    assert [layer.dilation for layer in wide] == [(rate, rate) for rate in rates]
+    assert all(layer.padding == layer.dilation for layer in wide)
+
+
 def test_hrnet_reads_all_scales_at_the_finest():
     head = HEADS.get("hrnet")(PYRAMID, 3).eval()
     maps = features()

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import UserError
-from mtl_heads import build_model
+from mtl_heads import ARCHITECTURES, architectures, build_model
 from mtl_heads.dry_run import dry_run
 from mtl_heads.resources import (
     Resources,
@@ -20,6 +20,7 @@ from mtl_heads.resources import (
     resources,
     single_task_resources,
 )
+from mtl_heads.segnet_based import SegNetBased
 from mtl_heads.tasks import Tasks
 
 
@@ -35,6 +36,23 @@ def test_equals_half_of_the_counter_of_a_real_run(backbone):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 45, 70))
     assert multiply_adds(model, (45, 70)) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_of_every_architecture_equals_the_counter_of_a_real_run(name):
+    """As at the end of a run, with parameters that require gradients; the real one's are frozen."""
+    if issubclass(ARCHITECTURES.get(name), SegNetBased):
+        backbone, narrow = "segnet", {"channels": (4, 8), "depths": (1, 1)}
+    else:
+        backbone, narrow = "resnet10t", {"channels": (8, 16, 24, 32)}
+    dense = {"semseg": 5, "depth": 1}
+    tasks = ({"semseg": 5},) if name in ("single_task", "stan_segnet") else (dense, {"scene": 3})
+    model = build_model(name, backbone, *tasks, backbone_options=narrow)
+    counted = multiply_adds(model, 64)
+    model.eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 64, 64))
+    assert counted == counter.get_total_flops() // 2 > 0
 
 
 def test_state_and_modes_stay():

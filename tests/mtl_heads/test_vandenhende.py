@@ -514,8 +514,11 @@ def test_what_does_not_fit_is_refused_and_leaves_the_model_alone():
     missing, extra = dict(state), {**state, "module.extra": torch.zeros(1)}
     del missing["module.decoder.4.bias"]
     channels = {**state, "module.decoder.4.weight": torch.zeros(6, 256, 1, 1)}
+    checkpoint = {"epoch": 3, "model": state}
     shapes = r"'module.decoder.4.weight' has shape \(6, 256, 1, 1\), the network's 'heads.semseg.* has \(5, 256, 1, 1\)"
-    for candidate, message in ((missing, "1 missing"), (extra, "1 unexpected"), (channels, shapes)):
+    whole = "has a value of type int at 'epoch'.* give the part .*checkpoint\\['model'\\]"
+    cases = ((missing, "1 missing"), (extra, "1 unexpected"), (channels, shapes), (checkpoint, whole))
+    for candidate, message in (*cases, ({3: torch.zeros(1)}, "at 3, and not only")):
         with pytest.raises(UserError, match=message):
             load_vandenhende(model, candidate)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
