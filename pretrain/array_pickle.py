@@ -38,5 +38,6 @@ def _tensors(value: Any) -> Any:
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = value.astype(value.dtype.newbyteorder("="), copy=False)
-        return torch.from_numpy(np.ascontiguousarray(value) if value.flags.writeable else value.copy())
+        own = value.flags.writeable and value.flags.c_contiguous
+        return torch.from_numpy(np.asarray(value) if own else np.array(value))
     return value

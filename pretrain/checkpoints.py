@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,8 @@ def load_backbone(
     Raises:
         CheckpointError: unreadable, of no known format, or not of this architecture.
     """
+    if not 0 <= min_matched <= 1:
+        raise CheckpointError(f"min_matched is {min_matched}: set the least share of the backbone's tensors, 0 to 1")
     if features_only and keep_classifier:
         raise CheckpointError("a feature pyramid has no classifier: leave features_only or keep_classifier out")
     opened = _open(source)
@@ -329,7 +332,7 @@ def _export(source: str, target: str, architecture: str | None, classifier: bool
     model = load_backbone(source, architecture, keep_classifier=classifier)
     note = kind.write(Path(target), model, Path(source).name)
     config = model.pretrained_cfg
-    print(f"wrote {target}: {config['architecture']}, {len(model.state_dict())} tensors")
+    print(f"wrote {target}: {config['architecture']}, {os.path.getsize(target) / 1e6:.1f} MB")
     if note:
         print(note)
 

@@ -252,6 +252,9 @@ def mismatch(path: Path, format_name: str, architecture: str, encoder: Encoder, 
         detail += f" (it has {encoder.name(near[0])}, which nothing takes)" if near else ""
     if fits and fits != architecture:
         advice = f"set the architecture to {fits}"
+    elif fits and encoder.options:
+        own = ", ".join(f"{name}={value}" for name, value in encoder.options.items())
+        advice = f"its network has {own}: ask for no other options"
     elif similar:
         advice = f"it is more like {similar}"
     elif len(fit.missing) <= 3 and fit.matched:

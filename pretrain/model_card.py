@@ -44,7 +44,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         images += [(key.replace("_", " "), value) for key, value in manifest["made"].items()]
     training = [("method", "MoCo with multi-crop" + (" and nearest neighbours" if facts["neighbors"] else "")),
                 ("epochs", facts["epochs"]), ("batch size", facts["batch_size"]), ("seed", facts["seed"]),
-                ("time", f"{facts['train_seconds'] / 3600:.2f} hours, {facts['processes']} process(es)")]
+                ("time", f"{_duration(facts['train_seconds'])}, {facts['processes']} process(es)")]
     files = [("architecture", f"timm `{facts['architecture']}`" + (f" with {options}" if options else "")),
              ("parameters", f"{facts['parameters'] / 1e6:.2f} million"), ("features", facts["width"]),
              ("input", f"RGB in 0 to 1, minus {mean}, divided by {std}; trained at {size}"),
@@ -55,7 +55,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"A {facts['architecture']} backbone, no classifier, pretrained on {facts['images']} images without labels.",
         "## Use",
         "```python\nfrom pretrain import load_backbone\n\n"
-        f'model = load_backbone("{facts["name"]}", features_only=True).eval()  # this folder\'s path\n'
+        'model = load_backbone("backbone.safetensors", features_only=True).eval()  # or this folder\n'
         "features = model(images)  # images: [B, 3, H, W]; a list of maps, fine to coarse\n```",
         "Without this project, timm reads it:",
         "```python\nimport timm\nfrom safetensors.torch import load_file\n\n"
@@ -78,6 +78,11 @@ def recipe_yaml(recipe: Mapping[str, Any]) -> str:
     """The configuration as it is released."""
     return "# What this backbone was trained with; where the images lie is left out.\n" + yaml.safe_dump(
         dict(recipe), sort_keys=False)
+
+
+def _duration(seconds: float) -> str:
+    units = ((3600, "hours"), (60, "minutes"))
+    return next((f"{seconds / unit:.1f} {name}" for unit, name in units if seconds >= unit), f"{seconds:.0f} seconds")
 
 
 def _table(rows: Any) -> str:

@@ -54,6 +54,8 @@ def pack(folder: str | Path, target: str | Path, per_shard: int = PER_SHARD,
     target = Path(target).expanduser()
     if target.is_file() or target.is_dir() and any(target.iterdir()):
         raise UserError(f"{target} is there already: choose another folder, or remove it")
+    if not os.path.isdir(os.path.expanduser(folder)):
+        raise UserError(f"the folder {folder} does not exist: give the folder of the images")
     source = SOURCES.get("folder")(root=str(folder))
     remarks, left_out = source.remarks(), []
     paths = [source.paths[number] for number in shuffled(len(source), seed, 0).tolist()]

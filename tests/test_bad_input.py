@@ -48,6 +48,7 @@ def save_photos(folder, count, size=40, broken=()):
     ("pretrain", ["--resume=absent.pt"], "--resume absent.pt: no checkpoint there"),
     ("transfer", ["--balance.nam=x"], "unknown option --balance.nam (did you mean '--balance.name'?)"),
     ("transfer", ["--tasks=[semseg, deph]"], "the data set has no labels for task 'deph' (did you mean 'depth'?)"),
+    ("transfer", ["--tasks=[semseg, depth]", "--auxiliary=[depth]"], "task 'depth' is in --tasks and in --auxiliary"),
     ("transfer", ["--tasks=[]"], "no task chosen: choose among "),
     ("transfer", ["--tasks=semseg,depth"], "option --tasks: expected list, got semseg,depth: write a list in brackets "
                                            "and quotes, as '[semseg, depth]'"),

@@ -401,8 +401,11 @@ def tasks_of(config: TransferConfig, data: DataSet) -> dict[str, Task]:
     """The tasks of a run by name: main ones, auxiliary ones, and those that its schedule adds.
 
     Raises:
-        UserError: a task that the data set has not, or options that do not fit.
+        UserError: a task that the data set has not or that is main and auxiliary, or options that do not fit.
     """
+    both = [name for name in config.tasks if name in config.auxiliary]
+    if both:
+        raise UserError(f"task '{both[0]}' is in --tasks and in --auxiliary: name it in one of them")
     tasks = data.choose([*config.tasks, *config.auxiliary], config.task_options)
     schedule = SCHEDULES.get(config.schedule.name)
     return tasks | schedule.added_tasks(tasks, data.labels, config.schedule.options)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -45,5 +48,14 @@ class Detectron2File(Export):
         }
         write_atomically(path, lambda file: pickle.dump(content, file, protocol=4))
         mean, std = ([round(255 * value, 3) for value in config[key]] for key in ("mean", "std"))
-        return ("set in Detectron2: INPUT.FORMAT RGB, MODEL.RESNETS.STRIDE_IN_1X1 False, "
+        return (f"set in Detectron2: {_depth(config)}INPUT.FORMAT RGB, MODEL.RESNETS.STRIDE_IN_1X1 False, "
                 f"MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}")
+
+
+def _depth(config: Mapping[str, Any]) -> str:
+    """The options of Detectron2 that build the network, where it has one."""
+    found = re.fullmatch(r"resnet(18|34|50|101|152)", config["architecture"])
+    if found is None or config["options"]:
+        return "a backbone of your own with these layers (none of its configurations has them), "
+    narrow = ", MODEL.RESNETS.RES2_OUT_CHANNELS 64" if int(found[1]) < 50 else ""
+    return f"MODEL.RESNETS.DEPTH {found[1]}{narrow}, "

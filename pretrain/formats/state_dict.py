@@ -23,9 +23,14 @@ class StateDict(Format):
 
 @FORMATS.register("wrapped state dict")
 class WrappedStateDict(Layout):
-    """A state dict under one of the usual keys, as the training programs of torchvision and timm write it."""
+    """A state dict under one of the usual keys, as the training programs of torchvision and timm write it.
+
+    Of weights and their moving average the average is taken, as ``timm.create_model(checkpoint_path=…)`` does.
+    """
 
     rank = 90
-    containers = ("state_dict", "model", "model_state_dict", "model_state", "net", "network")
+    containers = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "model_state", "net",
+                  "network")
     prefixes = ("backbone.", "encoder.", "")
     convention = {}
+    roles = {"count of the average": ("n_averaged",)}

@@ -40,19 +40,20 @@ def _subset(options: argparse.Namespace, classes: dict[str, list[str]]) -> Subse
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pretrain.manifests", description=__doc__.split("\n")[0])
-    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="uniform|longtail|random")
     for kind, what in (("uniform", "as many images of every class"),
-                       ("longtail", "counts of the classes that follow a Pareto law"),
+                       ("longtail", "images of every class, their counts by a Pareto law"),
                        ("random", "any of the images, whatever their classes")):
-        one = kinds.add_parser(kind, help=what, description=f"A list of {what}.")
+        one = kinds.add_parser(kind, help=what, description=f"Write a list of images: {what}.")
         one.add_argument("images", metavar="IMAGES", help="folder of class folders, or a text file with one path a "
                          "line (the class is the path's first folder, or follows after a tab)")
         one.add_argument("--size", type=int, required=True, metavar="N", help="images in all")
         one.add_argument("--output", required=True, metavar="FILE", help="the list to write; the counts (.counts.csv), "
                          "how it was made (.json) and a drawing (.png) come beside it")
-        one.add_argument("--seed", type=int, default=0, help="of what is taken (0)")
+        one.add_argument("--seed", type=int, default=0, metavar="S", help="of what is taken (0)")
         if kind == "longtail":
-            one.add_argument("--alpha", type=float, default=6.0, help="power of the law; smaller: longer tail (6)")
+            one.add_argument("--alpha", type=float, default=6.0, metavar="A",
+                             help="power of the law; smaller: longer tail (6)")
             one.add_argument("--minimum", type=int, default=5, metavar="M", help="images of the smallest class (5)")
             one.add_argument("--maximum", type=int, metavar="M", help="images of the largest class (not limited)")
     return parser

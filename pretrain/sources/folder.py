@@ -48,13 +48,13 @@ def _no_images(root: Path) -> str:
         os.path.splitext(name)[1].lower() or "no suffix" for _, _, names in os.walk(root) for name in names
     )
     if not suffixes:
-        return f"the folder {root} is empty: give the folder of the images with --data.root DIR"
+        return f"the folder {root} is empty: give the folder that holds the images"
     if suffixes[".tar"]:
         return f"the folder {root} holds no images but {suffixes['.tar']} × .tar: use --data.name shards for tar files"
     found = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(3))
     return (
         f"the folder {root} holds no images, only other files ({found}), labels perhaps: "
-        "give the folder of the images with --data.root DIR"
+        "give the folder that holds the images"
     )
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 import pretrain.checkpoints
 from pretrain import CheckpointError, inspect_checkpoint, load_backbone, save_backbone, zoo
+from pretrain.array_pickle import load_arrays
 from pretrain.formats.detectron2 import from_detectron2, to_detectron2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,47 @@ def test_other_names_in_pickles_of_arrays(names, tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + names)
     with pytest.raises(CheckpointError, match="is refused: it wants"):
         load_backbone(tmp_path / "a.pkl")
+
+
+class Call:
+    """What a pickle calls, with what, and the state that it then sets."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("hostile", [
+    Call(np.ndarray, (1,), "O", b"A" * 8),
+    Call(np.ndarray, (1,), "f8", b"A" * 8),
+    Call(np.dtype, "O"), Call(np.dtype, "f4,O"), Call(np.dtype, "V8"),
+    Call(np.dtype, "f8", state=(3, "<", None, ("a",), {"a": (np.dtype("f8"), 0)}, 8, 1, 0)),
+    Call(np.zeros(1).__reduce__()[0], np.ndarray, (0,), b"b", state=(1, (2**40,), np.dtype("f4"), False, b"1234")),
+    Call(np.zeros(1).__reduce__()[0], np.ndarray, (0,), b"b", state=(1, (1,), "O", False, b"A" * 8)),
+    Call(np.zeros(1).__reduce_ex__(5)[0], b"A" * 8, "O", (1,), "C"),
+])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_bytes_never_become_addresses(hostile, protocol, tmp_path):
+    """numpy's own constructors would take the bytes of a file for pointers to objects."""
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": {"stem.conv1.weight": hostile}}, protocol=protocol))
+    with pytest.raises(CheckpointError, match="refused|damaged"):
+        load_backbone(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_every_kind_come_out_of_pickles_as_they_are(protocol, tmp_path):
+    draw = np.random.default_rng(0)
+    arrays = {
+        "native": draw.standard_normal((2, 3), np.float32), "half": draw.standard_normal(3).astype("f2"),
+        "swapped": draw.standard_normal(3).astype(">f8"), "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "strided": np.arange(9)[::-2], "turned": draw.standard_normal((2, 3, 4)).transpose(2, 0, 1),
+        "one": np.array(3), "truth": np.array([True, False]), "bytes": np.arange(4, dtype=np.uint8),
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol=protocol))
+    for name, value in load_arrays(tmp_path / "a.pkl")["model"].items():
+        assert value.shape == arrays[name].shape and np.array_equal(value.numpy(), arrays[name]), name
 
 
 def _safetensors(header, data=b"\0" * 16, length=None) -> bytes:

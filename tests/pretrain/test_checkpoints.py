@@ -163,6 +163,9 @@ def test_min_matched(backbone, tmp_path):
         load_backbone(tmp_path / "partial.pth", "resnet18")
     loaded = load_backbone(tmp_path / "partial.pth", "resnet18", min_matched=0.9)
     assert torch.equal(loaded.conv1.weight, backbone.conv1.weight)
+    for share in (-0.1, 1.5, 90, float("nan")):
+        with pytest.raises(CheckpointError, match="min_matched is .*0 to 1"):
+            load_backbone(tmp_path / "partial.pth", "resnet18", min_matched=share)
 
 
 def test_another_architecture_is_one_line(saved):

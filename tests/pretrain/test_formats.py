@@ -320,6 +320,14 @@ def test_supervised_training_of_timm_and_torchvision(key, small, tmp_path):
     assert torch.equal(whole.fc.weight, content[key]["module.fc.weight"])
 
 
+@pytest.mark.parametrize("plain, average", [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_an_average_of_the_weights_goes_before_them(plain, average, small, tmp_path):
+    """As timm does; torch's ``AveragedModel`` counts in the state dict."""
+    content = {plain: {key: torch.zeros_like(value) for key, value in small[0].items()},
+               average: {"n_averaged": torch.tensor(7), **under("module.", small[0])}, "epoch": 3}
+    loads_as(content, tmp_path / "average.pth", small, "wrapped state dict", "module.")
+
+
 @pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module."])
 def test_wrappers_in_any_order(prefix, small, tmp_path):
     state = {**under(f"{prefix}encoder_q.", small[0]), f"{prefix}encoder_q.fc.0.weight": filler((512, 512)),
@@ -397,6 +405,7 @@ def test_what_a_file_calls_its_architecture_may_be_wrong(small, tmp_path):
     assert inspect_checkpoint(tmp_path / "a.pth").architecture == "resnet18"
 
 
+@pytest.mark.slow
 def test_transfer_takes_a_file_directly(programs):
     """A training file of MoCo v2, as it is."""
     options = {"channels": [8, 8, 16, 16]}

@@ -11,45 +11,39 @@ import pytest
 
 OPTIONS = ["--data.count=60", "--drop_last=false", "--workers=1", "--loop.save_steps=3"]
 """A last partial batch, a queue that the batch does not divide, and a worker."""
+LATE = 9
+"""Of the 12 steps of three epochs: after a checkpoint, and after those at which the run is killed."""
 
 
-def test_goes_on_after_a_kill(programs, wait_for_step, same_runs):
-    """SIGKILL at a random moment between two checkpoints."""
-    options = [*OPTIONS, "--epochs=5"]
-    target = random.SystemRandom().randint(1, 10)
-    process = programs.start("pretrain", "--output=killed", *options)
-    wait_for_step(process, programs.folder / "killed", target)
+def test_goes_on_after_a_kill_and_when_asked_to_stop(programs, wait_for_step, same_runs, monkeypatch):
+    """SIGKILL at a random moment between two checkpoints; then SIGTERM in the middle of a step: the step is finished,
+    everything is saved, the exit code tells the signal."""
+    from pretrain.engine import Pretraining
+
+    options = [*OPTIONS, "--epochs=3"]
+    step, folder = Pretraining.train_step, programs.folder / "broken"
+    process = programs.start("pretrain", "--output=broken", *options)
+    wait_for_step(process, folder, random.SystemRandom().randint(1, 5))
     time.sleep(random.random() * 0.1)
     process.kill()
     process.wait()
-    assert not (programs.folder / "killed" / "results.json").exists()
-    assert programs.main("pretrain", "--output=whole", *options).code == 0
-    rest = programs.main("pretrain", "--output=killed", *options)
-    assert rest.code == 0, rest.err
-    same_runs(programs.folder / "whole", programs.folder / "killed")
-
-
-def test_asked_to_stop(programs, same_runs, monkeypatch):
-    """SIGTERM in the middle of a step: the step is finished, everything is saved, the exit code tells the signal."""
-    from pretrain.engine import Pretraining
-
-    options = [*OPTIONS, "--epochs=3", "--loop.save_steps=1000"]
-    step, folder = Pretraining.train_step, programs.folder / "stopped"
+    assert not (folder / "results.json").exists()
 
     def interrupted(self, batch):
-        if self.step == 5:
+        if self.step == LATE:
             os.kill(os.getpid(), signal.SIGTERM)
         step(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Pretraining, "train_step", interrupted)
-        stopped = programs.main("pretrain", "--output=stopped", *options)
-    assert stopped.code == 143 and "stopped by signal 15 at step 6" in stopped.out
+        stopped = programs.main("pretrain", "--output=broken", *options)
+    assert stopped.code == 143 and f"stopped by signal 15 at step {LATE + 1}" in stopped.out
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (folder / "checkpoints" / "last.pt").exists() and not (folder / "results.json").exists()
+
     assert programs.main("pretrain", "--output=whole", *options).code == 0
-    rest = programs.main("pretrain", "--output=stopped", *options)
-    assert rest.code == 0 and "continues stopped/checkpoints/last.pt at step 6" in rest.out
+    rest = programs.main("pretrain", "--output=broken", *options)
+    assert rest.code == 0 and f"continues broken/checkpoints/last.pt at step {LATE + 1}" in rest.out, rest.err
     same_runs(programs.folder / "whole", folder)
 
 
