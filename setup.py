@@ -41,7 +41,7 @@ setup(
     ],
     extras_require={
         "gpu": ["faiss-gpu>=1.9"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6", "submitit>=1.5.4,<1.6"],
         "gpl": ["torchjd[nash_mtl,quadprog_projector]"],  # its own solvers of three rules; ours do without
         "slurm": ["submitit>=1.5.4,<1.6"],
         "track": ["tensorboard>=2.16"],

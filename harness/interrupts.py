@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
                  if hasattr(signal, name))
+
+
+@dataclass
+class Orders:
+    """What a launcher of this process means by signals, for all its loops.
+
+    Args:
+        save_only: signals after which a run saves and goes on.
+        heard: called with the number of each signal that reaches a loop.
+        pending: a signal that came before the loop, which stops after its first step.
+    """
+
+    save_only: frozenset[int] = frozenset()
+    heard: Callable[[int], None] | None = None
+    pending: int = 0
+
+
+ORDERS = Orders()
 
 
 class Interrupts:
@@ -17,7 +37,8 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = ORDERS.pending
+        self._save = False
         self._saved: dict[int, object] = {}
         self._owner = os.getpid()
 
@@ -30,8 +51,18 @@ class Interrupts:
         for number, handler in self._saved.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
+    def asked(self) -> int:
+        """The signal that asks to stop; else 1, once, if one asked to save; else 0."""
+        save, self._save = self._save, False
+        return self.received or int(save)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a worker that was forked: its parent decides
+            return
+        if ORDERS.heard is not None:
+            ORDERS.heard(number)
+        if number in ORDERS.save_only:
+            self._save = True
             return
         self.received = number
         signal.signal(number, self._saved[number] or signal.SIG_DFL)

@@ -131,7 +131,7 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
                     run.log({**values, "time": speed})
                 if world.trackers:
                     world.log(flattened({**values, "time": speed}), step=step)
-                bar.set_postfix_str(f"epoch {values['epoch'] + 1}/{batches.epochs}, loss {values['loss']:.3f}")
+                bar.set_postfix_str(f"epoch {values['epoch'] + 1}/{batches.epochs}, loss {values['loss']:.3f}", False)
             best = False
             if end_of_epoch:
                 with clock.paused():
@@ -139,7 +139,7 @@ def train(trainee: Trainee, loader: Iterable[dict[str, Any]], run: Run, world: A
                 with flag.together():
                     if line:
                         run.log({"step": step, "epoch": step // steps - 1, **line})
-            asked = flag.largest(interrupts.received or int(run.main and clock.minutes_due(config.save_minutes)))
+            asked = flag.largest(interrupts.asked() or int(run.main and clock.minutes_due(config.save_minutes)))
             periodic = step % config.save_steps == 0 if config.save_steps else end_of_epoch
             if periodic or best or asked or last:
                 _check(health.loss_and_weights(), flag, run, step, steps, trainee)

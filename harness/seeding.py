@@ -46,11 +46,15 @@ def available_cores() -> int:
 def set_threads(threads: int, processes_here: int = 1) -> int:
     """Set torch's thread count: ``threads``, or an equal share of the cores when it is 0.
 
+    A scheduler that gives each process cores of its own says how many in ``TASKLIFT_CORES``.
+
     A launcher commonly sets one thread for each process; this overrides that, and the run records
     the result, because floating-point sums depend on it.
     """
     import torch
 
-    threads = threads or max(1, available_cores() // max(1, processes_here))
+    given = os.environ.get("TASKLIFT_CORES", "")
+    share = int(given) if given.isdigit() else available_cores() // max(1, processes_here)
+    threads = threads or max(1, share)
     torch.set_num_threads(threads)
     return threads

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import multiprocessing.util  # noqa: F401  registers what it does at exit
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -60,7 +64,18 @@ def start(*, mixed_precision: str = "no", threads: int = 0, cpu: bool = False, l
         raise UserError(f"accelerate launch was asked for several processes, and started one. {_CURE}")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world.num_processes))
     set_threads(threads, here)
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)  # runs before the one of multiprocessing
     return world
+
+
+def _end_workers() -> None:
+    """End data workers that a crash leaves: they ignore the polite signal that they would be waited for after."""
+    left = multiprocessing.active_children()
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler makes an error of it
+    for worker in left:
+        worker.kill()
 
 
 def _asked_for() -> int:
