@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -307,17 +306,17 @@ def peak(case: str, variant: str, threads: int) -> float:
 
 def one(problem: Problem, variant: str) -> None:
     step = variants(problem)[variant]()
-    before = _resident()
+    before = _memory("VmRSS")
     for _ in range(4):
         problem.clear()
         step()
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before}))
+    print(json.dumps({"peak": _memory("VmHWM") - before}))
 
 
-def _resident() -> float:
-    """MiB of this process now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def _memory(field: str) -> float:
+    """MiB: what this program has now (VmRSS), or had at most (VmHWM); ``ru_maxrss`` would begin at its parent's."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{field}:")) / 1024
 
 
 def main() -> int:
