@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,12 +154,13 @@ def _lightly_transform() -> Callable[[Path], object] | None:
     return lambda file: transform(default_loader(str(file)))
 
 
-def measure(named: dict[str, Reader], files: Sequence[Path], rounds: int) -> dict[str, list[float]]:
+def measure(named: dict[str, Callable[[Sequence[Any]], object]], files: Sequence[Any],
+            rounds: int) -> dict[str, list[float]]:
     """Seconds of the processor that each reader takes for an image, in every round, by turns.
 
     Args:
         named: the readers.
-        files: that each of them reads in a round; a first round is not counted.
+        files: that each of them reads in a round, or numbers of samples; a first round is not counted.
         rounds: that are counted.
     """
     threads = torch.get_num_threads()

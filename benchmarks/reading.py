@@ -14,16 +14,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.data import measure
 from harness.errors import UserError
 from harness.program import run_program
-from harness.progress import progress
 from harness.sampling import Batches
 from scenes.export import export
 from transfer.data import DATASETS
@@ -49,24 +49,9 @@ def readers(data: DataSet) -> dict[str, Callable[[int], object]]:
     return found
 
 
-def measure(named: dict[str, Callable[[int], object]], count: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the processor for a sample, in every round, by turns; a first round is not counted."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in named}
-    try:
-        with progress(rounds + 1, unit="round", description="read", leave=False) as bar:
-            for turn in range(rounds + 1):
-                for name, read in named.items():
-                    started = time.process_time()
-                    for index in range(count if turn else 2):
-                        read(index)
-                    if turn:
-                        seconds[name].append((time.process_time() - started) / count)
-                bar.update()
-    finally:
-        torch.set_num_threads(threads)
-    return seconds
+def _read_all(read: Callable[[int], object], numbers: Iterable[int]) -> None:
+    for number in numbers:
+        read(number)
 
 
 def table(seconds: dict[str, list[float]]) -> list[str]:
@@ -137,7 +122,8 @@ def main() -> int:
             root = str(export("nyud", Path(folder) / "nyud", counts, SIZE))
         data = DATASETS.get("nyud")(root=root)
         count = min(options.count, len(data.split("train")))
-        print("\n".join(table(measure(readers(data), count, options.rounds))))
+        by_turns = {name: partial(_read_all, read) for name, read in readers(data).items()}
+        print("\n".join(table(measure(by_turns, range(count), options.rounds))))
         if options.steps:
             seconds, share = waiting(data, options.workers, options.batch, options.steps)
             where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -48,6 +50,41 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
             raise UserError(f"cannot write {path}: {reason}{kept}. Free some space or choose "
                             "another --output, then start the same command again") from error
         raise
+
+
+@contextmanager
+def folder_atomically(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to be filled, which is renamed to it at the end; after any failure it is gone.
+
+    An empty folder of that name gives way.
+
+    Raises:
+        UserError: no space, quota or permission; the message names the path.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes the folder private
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = NO_SPACE.get(error.errno, error.strerror or str(error))
+        raise UserError(f"cannot write {path}: {reason}: choose another folder, or free some space") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_digests(path: str | Path, kinds: Iterable[str]) -> dict[str, str]:
+    """Hexadecimal digests of a file's bytes by kind (``sha256``, ``md5``, …), all from one reading."""
+    found = {kind: hashlib.new(kind) for kind in kinds}
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            for digest in found.values():
+                digest.update(part)
+    return {kind: digest.hexdigest() for kind, digest in found.items()}
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import closest
+from harness.files import file_digests
 from harness.program import run_program
 from pretrain import zoo
 from pretrain.backbone_file import save_backbone
@@ -143,11 +143,7 @@ def content_digest(source: str | Path) -> str:
     Args:
         source: as in :func:`load_backbone`.
     """
-    digest = hashlib.blake2b()
-    with open(_resolve(source), "rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()[:20]
+    return file_digests(_resolve(source), ["blake2b"])["blake2b"][:20]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +16,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from harness.errors import UserError, closest
-from harness.files import write_text
+from harness.files import file_digests, folder_atomically, write_text
 from harness.program import run_program
 from pretrain.checkpoints import RUNS, load_backbone, save_backbone
 from pretrain.model_card import model_card, recipe_yaml
@@ -55,19 +51,12 @@ def release(run: str | Path, target: str | Path) -> Path:
     if target.is_file() or target.is_dir() and any(target.iterdir()):
         raise UserError(f"{target} is there already: choose another folder, or remove it")
     results, config = _results(folder), _config(folder)
-    temporary = _folder_beside(target)
-    try:
+    with folder_atomically(target) as temporary:
         facts = release_facts(folder, results, config)
         _write_weights(folder, temporary / WEIGHTS, facts)
-        facts["sha256"] = _sha256(temporary / WEIGHTS)
+        facts["sha256"] = file_digests(temporary / WEIGHTS, ["sha256"])["sha256"]
         write_text(temporary / "recipe.yaml", recipe_yaml(_recipe(config)))
         write_text(temporary / "README.md", model_card(facts))
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, target)  # an empty folder of that name gives way
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}: choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -169,7 +158,7 @@ def _manifest(data: Mapping[str, Any], source: str) -> dict[str, Any] | None:
     try:
         if SOURCES.get("list")(**options).fingerprint() != source:
             return None
-        sha256 = _sha256(path)
+        sha256 = file_digests(path, ["sha256"])["sha256"]
     except (UserError, OSError):
         return None  # moved or gone since; the fingerprint still tells which images they were
     made: dict[str, Any] = {}
@@ -186,22 +175,6 @@ def _metadata(path: Path) -> dict[str, Any]:
             return json.loads((file.metadata() or {}).get("metadata", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}: restore it, or run again") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _folder_beside(target: Path) -> Path:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}: choose another folder") from error
 
 
 def main() -> int:

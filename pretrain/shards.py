@@ -9,10 +9,8 @@ import argparse
 import io
 import os
 import re
-import shutil
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import folder_atomically, write_atomically
 from harness.program import run_program
 from harness.progress import progress
 from harness.sampling import shuffled
@@ -59,18 +57,11 @@ def pack(folder: str | Path, target: str | Path, per_shard: int = PER_SHARD,
     source = SOURCES.get("folder")(root=str(folder))
     remarks, left_out = source.remarks(), []
     paths = [source.paths[number] for number in shuffled(len(source), seed, 0).tolist()]
-    temporary = _folder_beside(target)
-    try:
+    with folder_atomically(target) as temporary:
         with progress(len(paths), unit="image", description="pack", leave=False, delay=1) as bar:
             shards = _write_all(temporary, _images(Path(source.root), paths, left_out, bar.update), per_shard)
         if not shards:
             raise UserError(f"no image in {folder} can be read ({left_out[-1]}): nothing was written")
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, target)  # an empty folder of that name gives way
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}: choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     more = [f"and {len(left_out) - _SAID} more"] if len(left_out) > _SAID else []
     return sorted(target.glob("*.tar")), len(paths) - len(left_out), "; ".join([*remarks, *left_out[:_SAID], *more])
 
@@ -122,14 +113,6 @@ def _write(file: IO[bytes], images: Iterable[tuple[str, bytes]]) -> None:
             member = tarfile.TarInfo(name)  # no time, no owner: the same images are the same bytes
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-
-
-def _folder_beside(target: Path) -> Path:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}: choose another folder") from error
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ since none of them states another for the weights.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import torch
 
 from harness.errors import closest
-from harness.files import locked, write_text
+from harness.files import file_digests, locked, write_text
 from pretrain.formats.base import CheckpointError
 
 _META = "https://dl.fbaipublicfiles.com"
@@ -209,7 +208,7 @@ def _record(path: Path) -> Path:
 def _check(name: str, entry: Entry, file: Path, path: Path, sha256: str | None) -> None:
     """Compare a file with what is published, with what the user expects and with its first use; record it then."""
     kind, _, published = entry.digest.partition(":")
-    digests = _digests(file, {"sha256", kind} - {""})
+    digests = file_digests(file, {"sha256", kind} - {""})
     if published and not digests[kind].startswith(published):
         raise CheckpointError(f"{file} is not the published {name}: its {kind} begins with "
                               f"{digests[kind][: len(published)]} and not with {published}; remove it, then fetch it "
@@ -225,15 +224,6 @@ def _check(name: str, entry: Entry, file: Path, path: Path, sha256: str | None) 
     if known != [digests["sha256"]]:
         raise CheckpointError(f"{file} has changed since its first use: its sha256 is not that in {record}; remove "
                               f"both to fetch {name} again, or the record alone if you changed the file yourself")
-
-
-def _digests(file: Path, kinds: set[str]) -> dict[str, str]:
-    found = {kind: hashlib.new(kind) for kind in kinds}
-    with open(file, "rb") as content:
-        while part := content.read(2**20):
-            for digest in found.values():
-                digest.update(part)
-    return {kind: digest.hexdigest() for kind, digest in found.items()}
 
 
 def _is_main() -> bool:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import UserError, closest
-from harness.files import NO_SPACE
+from harness.files import folder_atomically
 from harness.progress import progress
 from scenes.dataset import SPLIT_SEEDS, seed_of
 from scenes.export.base import LAYOUTS
 from scenes.rendering import render
 from scenes.rooms import generate
-
-_SEEDS = {"train": "train", "val": "val", "test": "test"}
 
 
 def export(name: str, folder: str | Path, counts: Mapping[str, int] | None = None,
@@ -52,32 +47,13 @@ def export(name: str, folder: str | Path, counts: Mapping[str, int] | None = Non
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} holds something: give a new folder")
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    with folder_atomically(target) as temporary:
         layout = kind(temporary)
         with progress(sum(wanted.values()), unit="scene", description=f"write {name}", enabled=bar) as shown:
             for split in kind.splits:
                 for number in range(wanted[split]):
-                    scene = generate(seed_of(_SEEDS[split], number))
+                    scene = generate(seed_of(split, number))
                     layout.write(split, number, render(scene, height, width), scene)
                     shown.update()
         layout.finish()
-        temporary.chmod(0o777 & ~_umask())
-        if target.is_dir():
-            target.rmdir()
-        os.replace(temporary, target)
-    except OSError as error:
-        reason = NO_SPACE.get(error.errno, error.strerror or str(error))
-        raise UserError(f"cannot write {target}: {reason}; free some space or give another folder") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

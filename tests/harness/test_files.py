@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 from harness.errors import UserError
-from harness.files import locked, remove_leftovers, write_atomically, write_text
+from harness.files import file_digests, folder_atomically, locked, remove_leftovers, write_atomically, write_text
 
 
 def test_writes_the_whole_file_or_nothing(tmp_path):
@@ -84,3 +85,22 @@ def test_a_lock_excludes_and_is_freed_by_death(tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "made" / "here"
+    with pytest.raises(KeyError), folder_atomically(target) as folder:
+        (folder / "part").touch()
+        raise KeyError
+    assert list(target.parent.iterdir()) == []
+    target.mkdir()
+    with folder_atomically(target) as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in target.iterdir()] == ["whole"] and len(list(target.parent.iterdir())) == 1
+
+
+def test_digests_of_one_reading(tmp_path):
+    content = bytes(range(256)) * 9000
+    (tmp_path / "file").write_bytes(content)
+    found = file_digests(tmp_path / "file", ["sha256", "md5"])
+    assert found == {kind: hashlib.new(kind, content).hexdigest() for kind in ("sha256", "md5")}
