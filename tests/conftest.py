@@ -136,6 +136,19 @@ def programs(tmp_path, monkeypatch, capfd):
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def fresh_accelerator():
+    """Accelerate's singletons and the number of threads as they were."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(name="logged_step")
 def logged_step_fixture():
     """The function :func:`logged_step`."""

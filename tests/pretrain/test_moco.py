@@ -47,14 +47,7 @@ class Noise(Source):
         return f"noise-{len(self)}"
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    """Accelerate's singletons and the number of threads as they were."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def make(*options: str, source: Source | None = None) -> Pretraining:

@@ -156,14 +156,7 @@ def launched(output, slow):
     return torch.load(output, weights_only=True)
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    """Accelerate's singletons and the number of threads as they were."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case

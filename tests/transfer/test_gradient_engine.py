@@ -33,13 +33,7 @@ LEFT_OUT = {"pad_net": ("--model.head",), "mti_net": ("--model.head", "--model.o
 WEIGHTED = [name for name in RULES if not issubclass(BALANCES.get(name), JacobianBalance)]
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def network(*options, backbone=BATCH_NORM, double=True, tasks=TASKS, leave_out=()):

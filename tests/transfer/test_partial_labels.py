@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from uneven import make
 
 from transfer.data.loading import collate
@@ -28,13 +27,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def batch(transfer, having: list[tuple[str, ...]]) -> dict:

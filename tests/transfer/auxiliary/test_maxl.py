@@ -80,13 +80,7 @@ class LevelsSplit(Split):
                 "targets": {name: targets[name] for name in kept}}
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def make(*options, double=False):

@@ -27,13 +27,7 @@ TINY = ["--data.name=scenes", "--data.train_count=12", "--data.val_count=1", "--
         "--baseline=none", "--workers=0", "--batch_size=4", "--epochs=1", "--evaluation.batch_size=5"]
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")
