@@ -199,7 +199,8 @@ def table_of(rows: list[Row], steps: Mapping[str, float]) -> str:
         rows: with their results.
         steps: seconds of a step, by row.
     """
-    from transfer.table import Column, Table, task_columns
+    from harness.table import Column, Table
+    from transfer.table import task_columns
 
     groups = [row.results for row in rows]
     times = [[1000 * steps[row.name]] if row.name in steps else [] for row in rows]

@@ -139,7 +139,8 @@ def collect(rows: list[Row], output: Path) -> None:
 
 def table_of(rows: list[Row]) -> str:
     """The table in Markdown; rows without any finished run have dashes."""
-    from transfer.table import Column, Table, task_columns
+    from harness.table import Column, Table
+    from transfer.table import task_columns
 
     groups = [row.results for row in rows]
     plain = next((row.results for row in rows if row.name == "equal"), [])

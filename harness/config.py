@@ -60,6 +60,19 @@ def selection(registry: Registry, default: str, *, common: type | None = None, h
     )
 
 
+def selections(registry: Registry, default: Sequence[str]) -> Any:
+    """A dataclass field that chooses several things from ``registry``: ``{name: Selection}`` in the order given.
+
+    On the command line it is a list of names, and each chosen thing's options are under its own name, beside the
+    configuration's other fields: ``--tasks '[knn, linear]' --knn.k '[20]'``.
+    """
+    return dataclasses.field(
+        default_factory=lambda: {name: Selection(name, option_defaults(registry.get(name)), None, registry)
+                                 for name in default},
+        metadata={"registry": registry, "default": list(default), "several": True},
+    )
+
+
 def volatile(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
     """A field that does not change results: two runs that differ in it are the same run."""
     if default is not dataclasses.MISSING:
@@ -88,15 +101,19 @@ def load(config_class: type[C], argv: Sequence[str] | None = None, prog: str = "
         UserError: unknown or ill-typed field, missing or malformed file, unknown name.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    slots = {field.name: field for field in dataclasses.fields(config_class) if "registry" in field.metadata}
-    first, rest = _first_pass(slots, argv)
+    chosen_from = {field.name: field for field in dataclasses.fields(config_class) if "registry" in field.metadata}
+    slots = {name: field for name, field in chosen_from.items() if "several" not in field.metadata}
+    lists = {name: field for name, field in chosen_from.items() if "several" in field.metadata}
+    first, rest = _first_pass(slots, lists, argv)
     values = _read_yaml(first.config or base)
     _check_groups(config_class, values, first.config or base)
     plugins = first.plugin or values.get("plugin") or []
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
     chosen = _choose(slots, first, values, prog, quiet=first.config is None)
-    parser = _parser(config_class, slots, chosen, prog)
+    several = {name: _choose_several(field, getattr(first, name), values, prog, quiet=first.config is None)
+               for name, field in lists.items()}
+    parser = _parser(config_class, slots, chosen, lists, several, prog)
     if base is not None:
         parser.description += (f" Without --config every field starts from {os.path.relpath(base)}; the defaults below "
                                "are those of a field that a --config leaves out.")
@@ -114,7 +131,14 @@ def as_dict(config: Any) -> dict[str, Any]:
             common = plain(value.common) if value.common is not None else {}
             return {"name": value.name, **common, **plain(value.options)}
         if dataclasses.is_dataclass(value):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            for field in dataclasses.fields(value):
+                if "several" in field.metadata:  # as it is read: the names, and beside them their options
+                    things = fields[field.name]
+                    fields[field.name] = list(things)
+                    fields |= {name: {key: given for key, given in thing.items() if key != "name"}
+                               for name, thing in things.items()}
+            return fields
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -166,24 +190,28 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return found
 
 
-def _first_pass(slots: dict[str, Any], argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _first_pass(slots: dict[str, Any], lists: dict[str, Any],
+                argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Names, plugins and the YAML file; what remains for the second pass."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     parser.add_argument("--plugin", action="append")
     for slot in slots:
         parser.add_argument(f"--{slot}.name", dest=slot)
+    for name in lists:
+        parser.add_argument(f"--{name}")
     try:
         first, _ = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}") from error
     rest, skip = [], False
-    for word in argv:  # the second pass reads the file's text, and plugins as a list
+    taken = ["--config", "--plugin", *(f"--{name}" for name in lists)]  # the second pass has them already
+    for word in argv:
         if skip:
             skip = False
-        elif word in ("--config", "--plugin"):
+        elif word in taken:
             skip = True
-        elif not word.startswith(("--config=", "--plugin=")):
+        elif not word.startswith(tuple(f"{option}=" for option in taken)):
             rest.append(word)
     if first.plugin:
         rest += ["--plugin", json.dumps([str(Path(path).expanduser().resolve()) for path in first.plugin])]
@@ -250,14 +278,41 @@ def _choose(slots: dict[str, Any], first: argparse.Namespace, values: dict[str, 
     return chosen
 
 
-def _parser(config_class: type, slots: dict[str, Any], chosen: dict[str, str], prog: str) -> ArgumentParser:
+def _choose_several(field: dataclasses.Field, given: str | None, values: dict[str, Any], prog: str,
+                    quiet: bool) -> list[str]:
+    """The names in a list of things; drops from ``values`` the options of things that are not among them."""
+    registry, slot = field.metadata["registry"], field.name
+    from_file = values.get(slot, field.metadata["default"])
+    try:
+        names = from_file if given is None else yaml.safe_load(given)
+    except yaml.YAMLError as error:
+        raise UserError(f"option --{slot}: {' '.join(str(error).split())}") from error
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{slot} is {names!r}: give a list of names, as '[{', '.join(registry.names()[:2])}]'")
+    if len(set(names)) < len(names):
+        raise UserError(f"{slot}: one of {', '.join(names)} is named twice")
+    for name in names:
+        registry.get(name)  # refuse an unknown name before anything else
+    dropped = [name for name in registry.names() if name in values and name not in names]
+    if dropped and not quiet:
+        print(f"{prog or 'config'}: {slot} are {', '.join(names)}: dropped the options of {', '.join(dropped)}",
+              file=sys.stderr)
+    for name in dropped:
+        del values[name]
+    values.pop(slot, None)
+    return names
+
+
+def _parser(config_class: type, slots: dict[str, Any], chosen: dict[str, str], lists: dict[str, Any],
+            several: dict[str, list[str]], prog: str) -> ArgumentParser:
     description = (inspect.getdoc(config_class) or "").split("\n\n")[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parser = ArgumentParser(prog=prog or None, description=description, exit_on_error=False,
                                 default_env=False, allow_abbrev=False)
         parser.add_argument("--config", action="config", help="YAML file with any of the fields below")
-        parser.add_class_arguments(config_class, skip=set(slots))
+        parser.add_class_arguments(config_class, skip={*slots, *lists})
         for slot, field in slots.items():
             registry, common = field.metadata["registry"], field.metadata["common"]
             thing = registry.get(chosen[slot])
@@ -269,12 +324,24 @@ def _parser(config_class: type, slots: dict[str, Any], chosen: dict[str, str], p
             if common:
                 for member in dataclasses.fields(common):
                     _add_member(parser, slot, common, member)
-            required = {name for name, parameter in inspect.signature(thing).parameters.items()
-                        if parameter.default is inspect.Parameter.empty}
-            if set(option_defaults(thing)) - shared:
-                add = parser.add_class_arguments if inspect.isclass(thing) else parser.add_function_arguments
-                add(thing, slot, skip=(required | shared), fail_untyped=False)
+            _add_options(parser, slot, thing, shared)
+        for slot, field in lists.items():
+            registry = field.metadata["registry"]
+            about = _argument_help(config_class).get(slot, "")
+            parser.add_argument(f"--{slot}", type=list[str], default=several[slot],
+                                help=f"{about} Any of: {', '.join(registry.choices())}")
+            for name in several[slot]:
+                _add_options(parser, name, registry.get(name), set())
     return parser
+
+
+def _add_options(parser: ArgumentParser, group: str, thing: Any, shared: set[str]) -> None:
+    """The parameters with a default of a class or function, but for those that its whole kind has."""
+    required = {name for name, parameter in inspect.signature(thing).parameters.items()
+                if parameter.default is inspect.Parameter.empty}
+    if set(option_defaults(thing)) - shared:
+        add = parser.add_class_arguments if inspect.isclass(thing) else parser.add_function_arguments
+        add(thing, group, skip=(required | shared), fail_untyped=False)
 
 
 def _add_member(parser: ArgumentParser, slot: str, common: type, member: dataclasses.Field) -> None:
@@ -333,7 +400,11 @@ def _instantiate(config_class: type[C], namespace: Any) -> C:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
         value = namespace[field.name] if field.name in namespace else None
-        if "registry" in field.metadata:
+        if "several" in field.metadata:
+            registry = field.metadata["registry"]
+            values[field.name] = {name: Selection(name, dict(namespace[name].as_dict()) if name in namespace else {},
+                                                  None, registry) for name in value}
+        elif "registry" in field.metadata:
             given = dict(value.as_dict() if hasattr(value, "as_dict") else value)
             name = given.pop("name")
             common = field.metadata["common"]

@@ -10,8 +10,9 @@ from harness.errors import UserError
 from harness.files import write_text
 from harness.program import run_program
 from harness.report import Section, write_report
+from harness.table import Table
 from transfer.results import read_results, run_folder, with_singles
-from transfer.table import Table, build_table
+from transfer.table import build_table
 
 
 def find_runs(paths: list[str]) -> list[dict[str, Any]]:

@@ -13,13 +13,14 @@ import yaml
 from harness.config import as_dict
 from harness.report import Curves, Section, pyplot, save_figure, write_report
 from harness.run import Run, read_metrics
+from harness.table import Table
 from transfer.data.loading import Evaluated
 from transfer.engine import Transfer
 from transfer.results import joined_singles
 from transfer.strategies.registry import BALANCES
 from transfer.strategy_figures import draw_losses, draw_many, draw_strategy, relative, series
 from transfer.strategy_table import strategy_section
-from transfer.table import Table, build_table
+from transfer.table import build_table
 
 
 def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, dict[str, Any]] | None) -> None:

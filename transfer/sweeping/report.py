@@ -12,6 +12,7 @@ from harness.config import as_dict
 from harness.files import write_text
 from harness.report import Section, write_report
 from harness.run import encode
+from harness.table import Column, Table
 from transfer.report import table_section
 from transfer.sweeping.outcome import Outcome, Row
 from transfer.sweeping.pictures import (
@@ -24,7 +25,7 @@ from transfer.sweeping.pictures import (
     draw_weights,
 )
 from transfer.sweeping.plan import SINGLE
-from transfer.table import UNITS, Column, Table
+from transfer.table import UNITS
 
 
 def write_outcome(outcome: Outcome) -> None:

@@ -1,0 +1,254 @@
+"""Frozen features: of whole images, computed once and kept by content, and of places in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from harness.config import digest, volatile
+from harness.errors import UserError, closest
+from harness.files import cache_folder, locked, write_atomically
+from harness.images import UnreadableImage
+from harness.progress import progress
+from pretrain.evaluation.labelled import LabelledImages
+from pretrain.evaluation.subject import Subject
+
+POOL = "pool"
+_REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
+             ValueError)
+
+
+@dataclass
+class FeatureConfig:
+    """Which features of whole images are read, and how.
+
+    Args:
+        layer: pool is the network's own pooled output; otherwise a stage, by its module's name (layer3) or its place
+            counted from the end (-2), averaged over the image.
+        resize: side that an image's shorter side is brought to; what is usual for the data when none, 0 leaves it.
+        crop: side of the square in its middle that is seen; what is usual for the data when none, 0 takes all of it.
+        batch_size: images at once.
+        precision: of the network; bf16 and fp16 are for GPUs.
+        cache: keep features on the disk and use those that are there.
+    """
+
+    layer: str = POOL
+    resize: int | None = None
+    crop: int | None = None
+    batch_size: int = volatile(64)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    cache: bool = volatile(True)
+
+
+class Features:
+    """The features of one backbone.
+
+    Args:
+        subject: the backbone.
+        config: which features.
+        device: where they are computed.
+        workers: processes that read images.
+    """
+
+    def __init__(self, subject: Subject, config: FeatureConfig, device: torch.device, workers: int = 0) -> None:
+        for name in ("resize", "crop"):
+            if (getattr(config, name) or 0) < 0:
+                raise UserError(f"features.{name} is {getattr(config, name)}: set it to 0 (as it is) or more")
+        if config.batch_size < 1:
+            raise UserError(f"features.batch_size is {config.batch_size}: set it to 1 or more")
+        self.subject, self.config, self.device, self.workers = subject, config, device, workers
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network without classifier, built when it is first needed."""
+        return self.subject.build().to(self.device)
+
+    @cached_property
+    def convention(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation that the network's images are normalised with, ``[3, 1, 1]``."""
+        known = self.model.pretrained_cfg
+        mean, std = (torch.tensor(known[key], device=self.device).view(3, 1, 1) for key in ("mean", "std"))
+        return mean, std
+
+    def normalise(self, images: np.ndarray | Tensor) -> Tensor:
+        """Images as the network wants them.
+
+        Args:
+            images: uint8 ``[B, H, W, 3]``.
+
+        Returns:
+            float32 ``[B, 3, H, W]`` on the device.
+        """
+        mean, std = self.convention
+        pixels = torch.as_tensor(images).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return (pixels.float() / 255 - mean) / std
+
+    # -- whole images -------------------------------------------------------------------------------
+
+    def pooled(self, images: LabelledImages, resize: int | None, crop: int | None) -> np.ndarray:
+        """One vector for each image.
+
+        Args:
+            images: a split.
+            resize: what is usual for its images, where the configuration says nothing.
+            crop: the same.
+
+        Returns:
+            float32 ``[N, C]``, read-only; mapped from the disk where it is kept there.
+
+        Raises:
+            UserError: an image cannot be read, or the network has no such layer.
+        """
+        resize = resize if self.config.resize is None else self.config.resize
+        crop = crop if self.config.crop is None else self.config.crop
+        if not self.config.cache:
+            return self._compute(images, resize, crop)
+        key = digest([self.subject.digest, images.fingerprint(), self.config.layer, resize, crop,
+                      self.config.precision, torch.__version__])
+        path = cache_folder() / "features" / f"{self.subject.digest[:20]}-{key}.npy"
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                found = self._compute(images, resize, crop)
+                write_atomically(path, lambda file: np.save(file, found, allow_pickle=False))
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @torch.no_grad()
+    def _compute(self, images: LabelledImages, resize: int | None, crop: int | None) -> np.ndarray:
+        pooled = self._pooled_layer()
+        loader = DataLoader(_Whole(images, resize, crop), batch_size=self.config.batch_size, num_workers=self.workers,
+                            collate_fn=_same_size, pin_memory=self.device.type == "cuda")
+        precision = getattr(torch, self.config.precision)
+        found: np.ndarray | None = None
+        start = 0
+        with progress(len(images), description=f"features of {self.subject.label}", leave=False, delay=1) as bar:
+            for groups in loader:
+                for places, batch in groups:
+                    with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
+                        vectors = pooled(self.normalise(batch)).float().cpu().numpy()
+                    if found is None:
+                        found = np.empty((len(images), vectors.shape[1]), np.float32)
+                    found[start + np.asarray(places)] = vectors
+                count = sum(len(places) for places, _ in groups)
+                start += count
+                bar.update(count)
+        found.flags.writeable = False
+        return found
+
+    def _pooled_layer(self) -> Any:
+        if self.config.layer == POOL:
+            return self.model
+        place = self.place(self.model, self.config.layer)
+        return lambda images: self.maps(self.model, images, place).mean((2, 3))
+
+    # -- places in an image -------------------------------------------------------------------------
+
+    def stages(self, model: nn.Module) -> list[str]:
+        """Names of the modules whose maps a network gives.
+
+        Raises:
+            UserError: it gives none.
+        """
+        info = getattr(model, "feature_info", None)
+        names = [entry["module"] for entry in getattr(info, "info", info) or []]
+        if not names or not hasattr(model, "forward_intermediates"):
+            raise UserError(f"{self.subject.label}: {self.subject.architecture or 'its network'} gives no maps of its "
+                            "stages: use protocols that take pooled features (--features.layer pool)")
+        return names
+
+    def place(self, model: nn.Module, layer: str | int) -> int:
+        """Which of :meth:`stages` a name or a place counted from either end stands for.
+
+        Raises:
+            UserError: none.
+        """
+        names = self.stages(model)
+        try:
+            return range(len(names))[int(layer)]
+        except (ValueError, IndexError):
+            if layer in names:
+                return names.index(layer)
+        raise UserError(f"{self.subject.label} has no layer '{layer}'{closest(str(layer), names)}: it has "
+                        f"{', '.join(names)}, or -1 to -{len(names)} from the end") from None
+
+    @torch.no_grad()
+    def maps(self, model: nn.Module, images: Tensor, place: int) -> Tensor:
+        """The map of one stage.
+
+        Args:
+            model: :attr:`model`, or what :meth:`pretrain.evaluation.subject.Subject.build` gave.
+            images: ``[B, 3, H, W]``, normalised.
+            place: from :meth:`place`.
+
+        Returns:
+            float32 ``[B, C, h, w]``; a transformer's tokens lie as its patches do.
+
+        Raises:
+            UserError: the network does not take images of this size.
+        """
+        try:
+            return model.forward_intermediates(images, indices=[place], intermediates_only=True,
+                                               stop_early=True)[0].float()
+        except _REFUSALS as error:
+            reason = " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
+            raise UserError(f"{self.subject.label}: its network does not give stage {self.stages(model)[place]} for "
+                            f"images of {tuple(images.shape[2:])} pixels: {reason}") from error
+
+
+def unit(vectors: np.ndarray) -> Tensor:
+    """Rows of length 1, float32, as a tensor; rows of zeros stay."""
+    return F.normalize(torch.from_numpy(np.array(vectors, np.float32)), dim=1)
+
+
+class _Whole(Dataset):
+    """Images as the network sees them whole: uint8 ``[H, W, 3]``."""
+
+    def __init__(self, images: LabelledImages, resize: int | None, crop: int | None) -> None:
+        self.images, self.resize, self.crop = images, resize, crop
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        try:
+            pixels = self.images.image(number)
+        except UnreadableImage as error:
+            raise UserError(f"{error.source} cannot be read ({error.reason}): get the file again") from error
+        return middle(pixels, self.resize, self.crop)
+
+
+def middle(pixels: np.ndarray, resize: int | None, crop: int | None) -> np.ndarray:
+    """The square in the middle of an image whose shorter side was brought to a length.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``.
+        resize: the length (bicubic, with antialiasing); falsy: as it is.
+        crop: side of the square, at most the shorter side; falsy: the whole image.
+    """
+    height, width = pixels.shape[:2]
+    if resize and min(height, width) != resize:
+        scale = resize / min(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        height, width = pixels.shape[:2]
+    if not crop:
+        return pixels
+    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
+    return pixels[top : top + crop, left : left + crop]
+
+
+def _same_size(images: Sequence[np.ndarray]) -> list[tuple[list[int], Tensor]]:
+    """Images of one size together: their places in the batch, and uint8 ``[n, H, W, 3]``."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(place)
+    return [(places, torch.from_numpy(np.stack([images[place] for place in places])))
+            for places in groups.values()]
