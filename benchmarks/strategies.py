@@ -1,6 +1,6 @@
 """The gradient engine beside its peers: time of a training step relative to a plain sum of the losses, and memory.
 
-    python -m benchmarks.strategies [--cases dense3,dense8,classes40] [--rounds N] [--threads N] [--memory]
+    python -m benchmarks.strategies [--cases dense3,dense8,classes40] [--rounds N] [--threads N]
 
 ResNet-18 with batch norm at 96 px and a small head for each task; forward, gradients of everything into ``.grad``,
 no optimiser step. Variants take turns, and a figure is the median over the rounds of the ratio to the plain sum of the
@@ -8,19 +8,18 @@ same round, so that a machine whose speed drifts, or that others use too, matter
 LibMTL is measured where it can be imported (``pip install --no-deps LibMTL``). Before anything is timed, the directions
 and lengths of all variants of a rule are compared: where libraries define it alike, which for PCGrad's random order is
 on two tasks (there is one order), and for MGDA at the representation on one image (LibMTL sums over the images first).
-With ``--memory`` each variant runs in a process of its own, for its peak.
+The peak is of the network's parameters and all tensors of a step that are alive at a time, gradients among them; it is
+the same in every run, which the memory of a process is not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 import types
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from harness.errors import UserError
 from harness.program import run_program
@@ -296,27 +297,45 @@ def measure(problem: Problem, steps: dict[str, Callable[[], None]], rounds: int)
     return {name: (statistics.median(ratios[name]), statistics.median(seconds[name])) for name in steps}
 
 
-def peak(case: str, variant: str, threads: int) -> float:
-    """MiB that four steps of a variant add to a process that has its network."""
-    command = [sys.executable, "-m", "benchmarks.strategies", "--cases", case, "--threads", str(threads),
-               "--one", variant]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})
-    return json.loads(out.stdout.strip().splitlines()[-1])["peak"]
+class LiveTensors(TorchDispatchMode):
+    """Follows the bytes of the tensors that operations make, as long as they live.
+
+    Attributes:
+        peak: the most that there were at a time; scratch memory inside of an operation is not among them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                self._follow(value.untyped_storage())
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)
 
 
-def one(problem: Problem, variant: str) -> None:
-    step = variants(problem)[variant]()
-    before = _memory("VmRSS")
-    for _ in range(4):
-        problem.clear()
+def peak(problem: Problem, step: Callable[[], None]) -> float:
+    """MiB: the network's parameters, and at most at a time the tensors of a step and its gradients."""
+    problem = getattr(step, "problem", problem)
+    problem.clear()
+    with LiveTensors() as live:
         step()
-    print(json.dumps({"peak": _memory("VmHWM") - before}))
-
-
-def _memory(field: str) -> float:
-    """MiB: what this program has now (VmRSS), or had at most (VmHWM); ``ru_maxrss`` would begin at its parent's."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(f"{field}:")) / 1024
+    problem.clear()
+    return (live.peak + sum(value.nbytes for value in problem.model.parameters())) / 2**20
 
 
 def main() -> int:
@@ -325,28 +344,22 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(CASES), help="separated by commas")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every variant")
     parser.add_argument("--threads", type=int, default=available_cores())
-    parser.add_argument("--memory", action="store_true", help="peaks too, each in a process of its own")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for case in arguments.cases.split(","):
         if case not in CASES:
             raise UserError(f"--cases: there is no case '{case}': choose of {', '.join(CASES)}")
         problem = Problem(CASES[case])
-        if arguments.one:
-            one(problem, arguments.one)
-            return 0
         print(f"\n{case}: ResNet-18, 96 px, T = {CASES[case].tasks}, batch {CASES[case].batch}, "
               f"{arguments.threads} threads", flush=True)
         steps = {name: make() for name, make in variants(problem).items()}
         check(problem, steps)
         found = measure(problem, steps, arguments.rounds)
-        peaks = {name: peak(case, name, arguments.threads) for name in steps} if arguments.memory else {}
-        memory = " Peak [MiB] |" if peaks else ""
-        print(f"\n| Step | Time / plain sum | ms |{memory}\n|---|---:|---:|{'---:|' if peaks else ''}")
+        peaks = {name: peak(problem, step) for name, step in steps.items()}
+        print("\n| Step | Time / plain sum | ms | Peak / plain sum | Peak [MiB] |\n|---|---:|---:|---:|---:|")
         for name, (ratio, seconds) in found.items():
-            mine = f" {peaks[name]:.0f} |" if peaks else ""
-            print(f"| {name} | {ratio:.2f} | {1000 * seconds:.0f} |{mine}", flush=True)
+            print(f"| {name} | {ratio:.2f} | {1000 * seconds:.0f} | {peaks[name] / peaks['plain sum']:.2f} | "
+                  f"{peaks[name]:.0f} |", flush=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,9 +88,16 @@ class Factored:
     shape: torch.Size
 
     @staticmethod
-    def pays(inputs: Tensor, cotangents: Tensor, tasks: int, shape: torch.Size) -> bool:
-        """Whether this is less work, and less memory, than to form the gradients."""
-        places = len(inputs) * cotangents[0, 0].numel()
+    def pays(inputs: Tensor, output: Sequence[int], tasks: int, shape: torch.Size) -> bool:
+        """Whether this is less work, and less memory, than to form the gradients.
+
+        Args:
+            inputs: of the convolution.
+            output: shape of what it gave ``[B, O, h, w]``.
+            tasks: T.
+            shape: of the kernel.
+        """
+        places = len(inputs) * output[2] * output[3]
         out, under = shape[0], shape[1:].numel()
         work = places**2 * under + (tasks * places) ** 2 * out
         return work < tasks * places * out * under and (tasks * places) ** 2 < tasks * out * under
@@ -142,10 +150,19 @@ def kernel_gradient(inputs: Tensor, cotangents: Tensor, call: Convolution, shape
     return torch.nn.grad.conv2d_weight(inputs, shape, cotangents, call.stride, call.padding, call.dilation)
 
 
-def kernel_gradients(inputs: Tensor, cotangents: Tensor, tasks: int, call: Convolution, shape: torch.Size) -> Tensor:
-    """The gradients ``[T, *shape]`` of a convolution's kernel for cotangents ``[T·B, O, h, w]``.
+def kernel_gradients(inputs: Tensor, cotangents: Tensor | list[Tensor], tasks: int, call: Convolution,
+                     shape: torch.Size) -> Tensor:
+    """The gradients ``[T, *shape]`` of a convolution's kernel.
 
     In one call: as if there were T times as many output channels, so that the input is read once.
+
+    Args:
+        inputs: of the convolution.
+        cotangents: ``[T·B, O, h, w]``, or T of ``[B, O, h, w]``.
+        tasks: T.
+        call: of the convolution.
+        shape: of the kernel.
     """
-    wide = cotangents.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
+    wide = torch.cat(cotangents, 1) if isinstance(cotangents, list) else \
+        cotangents.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
     return kernel_gradient(inputs, wide, call, torch.Size((tasks * shape[0], *shape[1:]))).view(tasks, *shape)

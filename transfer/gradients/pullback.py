@@ -143,7 +143,7 @@ def _add(slots: dict[int, Cotangents], slot: int, values: Cotangents, tasks: int
     elif isinstance(known, Tensor) and isinstance(values, Tensor):
         slots[slot] = known + values
     else:
-        slots[slot] = torch._foreach_add(_apart(known, tasks), _apart(values, tasks))
+        slots[slot] = list(torch._foreach_add(_apart(known, tasks), _apart(values, tasks)))
 
 
 def _together(values: Cotangents) -> Tensor:
@@ -157,14 +157,12 @@ def _apart(values: Cotangents, tasks: int) -> list[Tensor]:
 
 
 def _one_by_one(node: Any, given: dict[int, Cotangents], walk: _Walk) -> list[Cotangents | None]:
-    """Any node: its own backward function, for one task after another."""
-    slots = {slot: _apart(values, walk.tasks) for slot, values in given.items()}
+    """Any node: its own backward function, for one task after another, whose cotangents are then let go."""
+    slots = {slot: list(_apart(given.pop(slot), walk.tasks))[::-1] for slot in list(given)}
     outputs, per_task = range(len(node._input_metadata)), []
-    for task in range(walk.tasks):
-        if callable(node):
-            result = node(*(slots[slot][task] if slot in slots else None for slot in outputs))
-        else:
-            result = _through_the_engine(node, {slot: values[task] for slot, values in slots.items()})
+    for _ in range(walk.tasks):
+        mine = {slot: values.pop() for slot, values in slots.items()}
+        result = node(*map(mine.get, outputs)) if callable(node) else _through_the_engine(node, mine)
         result = result if isinstance(result, tuple) else (result,)
         per_task.append([_as_taken(value, edge) for value, edge in zip(result, node.next_functions, strict=True)])
     return [None if column[0] is None else list(column) for column in zip(*per_task, strict=True)]
@@ -200,25 +198,32 @@ def _convolution(node: Any, given: dict[int, Cotangents], walk: _Walk) -> Sequen
         return _one_by_one(node, given, walk)
     call = Convolution(tuple(kernel.shape[2:]), list(node._saved_stride), list(node._saved_padding),
                        list(node._saved_dilation))
-    cotangents = _together(given[0])
+    values = given.pop(0)  # the last that holds them: each copy below is gone before the next is made
     results: list[Cotangents | None] = [None, None, None]
-    if walk.needs(node, 0):
-        size = (len(cotangents), *inputs.shape[1:])
-        results[0] = torch.nn.grad.conv2d_input(size, kernel, cotangents, call.stride, call.padding, call.dilation)
-    if walk.needs(node, 1):
-        parameter = walk.leaf(node, 1)
-        if parameter is not None and walk.factors and Factored.pays(inputs, cotangents, walk.tasks, kernel.shape):
-            walk.sink(parameter, Factored(inputs, cotangents, walk.tasks, call, kernel.shape))
-        else:
-            results[1] = kernel_gradients(inputs, cotangents, walk.tasks, call, kernel.shape).flatten(0, 1)
+    into_input, parameter = walk.needs(node, 0), walk.leaf(node, 1)
+    factored = (parameter is not None and walk.factors and walk.needs(node, 1)
+                and Factored.pays(inputs, node._input_metadata[0].shape, walk.tasks, kernel.shape))
+    if into_input or factored or walk.needs(node, 2):
+        values = _together(values)
+    if factored:
+        walk.sink(parameter, Factored(inputs, values, walk.tasks, call, kernel.shape))
+    elif walk.needs(node, 1):
+        results[1] = kernel_gradients(inputs, values, walk.tasks, call, kernel.shape).flatten(0, 1)
     if walk.needs(node, 2):
-        results[2] = cotangents.unflatten(0, (walk.tasks, -1)).sum((1, 3, 4)).flatten()
+        results[2] = values.unflatten(0, (walk.tasks, -1)).sum((1, 3, 4)).flatten()
+    if into_input:
+        size = (len(values), *inputs.shape[1:])
+        results[0] = torch.nn.grad.conv2d_input(size, kernel, values, call.stride, call.padding, call.dilation)
     return results
 
 
 def _relu(node: Any, given: dict[int, Cotangents], walk: _Walk) -> Sequence[Cotangents | None]:
-    cotangents = _together(given[0]).unflatten(0, (walk.tasks, -1))
-    return [torch.ops.aten.threshold_backward(cotangents, node._saved_result.expand_as(cotangents), 0).flatten(0, 1)]
+    values, result = given.pop(0), node._saved_result
+    if isinstance(values, list):
+        values.reverse()
+        return [[torch.ops.aten.threshold_backward(values.pop(), result, 0) for _ in range(walk.tasks)]]
+    values = values.unflatten(0, (walk.tasks, -1))
+    return [torch.ops.aten.threshold_backward(values, result.expand_as(values), 0).flatten(0, 1)]
 
 
 #: Nodes, by name, that take all tasks at once; every other is called for each task.
