@@ -53,9 +53,15 @@ def _sizes(graphs: list[tuple[np.ndarray, np.ndarray]], rows: int, columns: int)
     right = np.concatenate([column + index * columns for index, (_, column) in enumerate(graphs)])
     if not len(left):
         return np.zeros(len(graphs), np.int64)
-    # only nodes that have a partner
-    nodes, left = np.unique(left, return_inverse=True)
-    others, right = np.unique(right, return_inverse=True)
+    nodes, left = _numbered(left, rows * len(graphs))
+    others, right = _numbered(right, columns * len(graphs))
     graph = coo_matrix((np.ones(len(left), np.uint8), (left, right)), shape=(len(nodes), len(others))).tocsr()
     partner = maximum_bipartite_matching(graph, perm_type="column")
     return np.bincount(nodes[partner >= 0] // max(rows, 1), minlength=len(graphs))
+
+
+def _numbered(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The different values in order, and the place of each value among them; without sorting."""
+    there = np.zeros(limit, bool)
+    there[values] = True
+    return np.flatnonzero(there), np.cumsum(there, dtype=np.int32)[values] - 1
