@@ -60,8 +60,17 @@ def recipe_digest(config: Any) -> str:
 
 
 def compare_with(results: dict[str, Any], singles: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """``results`` with the figures of single-task networks, and Δ_MTL against them."""
+    """``results`` with the figures of single-task networks, and Δ_MTL against them.
+
+    Raises:
+        UserError: a single-task network was not measured by the metric that counts.
+    """
     metrics, primary = results["metrics"], results["primary"]
+    for task in metrics:
+        if primary[task] not in singles[task]["metrics"].get(task, {}):
+            raise UserError(f"the single-task network of {task} in {singles[task].get('folder', 'its folder')} was not "
+                            f"measured by {primary[task]}, perhaps by another version: remove that folder, and it is "
+                            "trained again")
     single = {task: singles[task]["metrics"][task] for task in metrics}
     values, references = ({task: math.nan if source[task][primary[task]] is None else source[task][primary[task]]
                            for task in metrics} for source in (metrics, single))

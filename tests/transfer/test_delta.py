@@ -41,6 +41,15 @@ def test_mistakes_are_named():
         delta_mtl({"depth": 1}, {"depth": 1}, {})
 
 
+def test_a_single_task_network_measured_by_another_metric_is_told():
+    from transfer.results import compare_with
+
+    results = {"metrics": {"edge": {"odsF": 60.0}}, "primary": {"edge": "odsF"}, "higher_is_better": {"edge": True}}
+    assert compare_with(results, {"edge": {"metrics": {"edge": {"odsF": 50.0}}}})["delta_mtl"] == pytest.approx(20)
+    with pytest.raises(UserError, match="edge in outputs/x was not measured by odsF.*remove that folder"):
+        compare_with(results, {"edge": {"metrics": {"edge": {"odsF_quick": 50.0}}, "folder": "outputs/x"}})
+
+
 def test_importing_it_does_not_import_torch():
     code = "import sys; from transfer import delta_mtl; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
