@@ -11,6 +11,7 @@ from harness.files import write_text
 from harness.program import run_program
 from harness.report import Section, write_report
 from harness.table import Table
+from transfer.frozen import Frozen, is_evaluation, read_frozen
 from transfer.results import read_results, run_folder, with_singles
 from transfer.table import build_table
 
@@ -35,12 +36,13 @@ def find_runs(paths: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Comparison") -> Table:
+def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Comparison",
+                     frozen: Frozen | None = None) -> Table:
     """``report.html`` of a comparison: the table, what strategies measured, and every run's pictures."""
     from transfer.report import table_section
     from transfer.strategy_table import strategy_section, unusual_parts
 
-    table = build_table(results)
+    table = build_table(results, frozen)
     strategies = strategy_section(results)
     sections = [table_section("Results", table), *([strategies] if strategies is not None else [])]
     for result in (result for result in results if "folder" in result):
@@ -61,19 +63,30 @@ def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Co
 def main() -> int:
     """The command ``python -m transfer.compare``."""
     parser = argparse.ArgumentParser(prog="python -m transfer.compare", description="Put transfer runs side by side.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
+    parser.add_argument("runs", nargs="+", metavar="RUN",
+                        help="folders of runs, or folders above them; and folders of pretrain.evaluate, whose figures "
+                             "stand beside the runs that started from the same backbone")
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
     parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
     parser.add_argument("--report", metavar="FILE", help="write a page with the table and the runs' pictures")
     arguments = parser.parse_args()
-    results = with_singles(find_runs(arguments.runs))
-    table = build_table(results)
+    evaluations = [folder for folder in map(run_folder, arguments.runs) if is_evaluation(folder)]
+    runs = [path for path in arguments.runs if run_folder(path) not in evaluations]
+    if not runs:
+        raise UserError("these are evaluations of frozen features alone: name transfer runs too, or compare them with "
+                        "python -m pretrain.evaluate compare")
+    frozen = read_frozen(evaluations)
+    results = with_singles(find_runs(runs))
+    table = build_table(results, frozen)
     print(table.text())
+    started = {result.get("weights_digest") for result in results}
+    if frozen and not started & set(frozen):
+        print("none of these runs started from a backbone that was evaluated: their files differ")
     for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):
         if file:
             write_text(file, text + "\n")
     if arguments.report:
-        write_comparison(Path(arguments.report), results)
+        write_comparison(Path(arguments.report), results, frozen=frozen)
         print(f"report: {arguments.report}")
     return 0
 

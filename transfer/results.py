@@ -17,6 +17,7 @@ from harness.world import versions
 from mtl_heads.resources import resources
 from transfer.delta import delta_mtl
 from transfer.engine import Transfer
+from transfer.frozen import backbone_digest
 
 
 def collect_results(transfer: Transfer, name: str, metrics: dict[str, dict[str, float]],
@@ -120,7 +121,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON ({error})") from error
     if "architecture" not in results or "metrics" not in results:
         raise UserError(f"{path} is not of a transfer run: give the folder of one")
-    return {**results, "folder": str(path.parent)}
+    return {**results, "folder": str(path.parent), "weights_digest": backbone_digest(path.parent)}
 
 
 def with_singles(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

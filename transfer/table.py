@@ -7,16 +7,18 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.table import Column, Table
+from transfer.frozen import Frozen
 
 Result = Mapping[str, Any]
 UNITS = {"RMSE": "m", "abs": "m", "mean_angle": "°", "median_angle": "°", "abs_rel": "", "L1": "px"}
 
 
-def build_table(results: Iterable[Result]) -> Table:
+def build_table(results: Iterable[Result], frozen: Frozen | None = None) -> Table:
     """Arrange results, seeds of the same run together, in the order in which they first come.
 
     Args:
         results: contents of ``results.json`` files.
+        frozen: figures of frozen features by the digest of the backbone that runs started from.
 
     Returns:
         One row for each configuration. Columns that tell the rows apart, primary metrics with their
@@ -36,7 +38,8 @@ def build_table(results: Iterable[Result]) -> Table:
         told.append("Seeds")
         described = [{**row, "Seeds": str(len(group))} for group, row in zip(groups, described, strict=True)]
     rows = [tuple(row[key] for key in told) for row in described]
-    return Table(tuple(told), rows, [*task_columns(groups), *_cost_columns(groups)])
+    return Table(tuple(told), rows, [*_frozen_columns(groups, frozen or {}), *task_columns(groups),
+                                           *_cost_columns(groups)])
 
 
 def describe(result: Result) -> dict[str, str]:
@@ -91,6 +94,14 @@ def task_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
         heading = f"{task} {metric}{f' [{unit}]' if unit else ''} {'↑' if higher else '↓'}"
         columns.append(Column(heading, values, 3 if unit == "m" else 2, higher))
     return columns
+
+
+def _frozen_columns(groups: Sequence[Sequence[Result]], frozen: Frozen) -> list[Column]:
+    """What the backbones knew before they were trained further; a backbone counts once for all seeds from it."""
+    used = [list(dict.fromkeys(result.get("weights_digest") for result in group)) for group in groups]
+    headings = dict.fromkeys(heading for digests in used for digest in digests for heading in frozen.get(digest, {}))
+    return [Column(heading, [_numbers(frozen.get(digest, {}).get(heading) for digest in digests) for digests in used],
+                   1, True if heading.endswith("↑") else None) for heading in headings]
 
 
 def _cost_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
