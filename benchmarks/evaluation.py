@@ -4,7 +4,8 @@
         [--epochs 10] [--threads 2] [--device cpu] [--folder DIR]
 
 Features (random, near one direction for each class) lie in files that are mapped from the disk, as cached ones do. Each
-row of the table is a process of its own. Its memory is how far the peak of its resident set (VmHWM) rises above what
+row of the table is a process of its own; seconds of the CPU are those of all threads, which say more on a machine
+that others use too. Its memory is how far the peak of its resident set (VmHWM) rises above what
 it is before the first product; pages of the mapped files are in it, although they can be dropped at any time, so the
 peak of the memory that cannot (RssAnon, looked at every 5 ms) stands beside it.
 """
@@ -92,8 +93,8 @@ def _status(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
-def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[float, float, float, str]:
-    """Seconds, MB of both kinds, and what was found."""
+def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[float, float, float, float, str]:
+    """Seconds of the clock and of all threads, MB of both kinds, and what was found."""
     import torch
 
     from harness.seeding import set_threads
@@ -111,12 +112,12 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[float
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     found = ROWS[name](folder, options)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     done.set()
     watcher.join()
-    return seconds, _status("VmHWM") - before[0], max(0.0, peak[0] - before[1]), found
+    return seconds, busy, _status("VmHWM") - before[0], max(0.0, peak[0] - before[1]), found
 
 
 def main() -> int:
@@ -142,12 +143,12 @@ def main() -> int:
         print(f"{options.rows} features of {options.channels} channels ({size:.0f} MB), {options.queries} queries, "
               f"{options.classes} classes, {options.threads} threads, {options.device}; linear: a grid of {len(GRID)}, "
               f"{options.epochs} epochs; search: {options.search}\n", flush=True)
-        print("| protocol | seconds | peak above the start [MB] | of it not mapped files [MB] | found |")
-        print("|---|---:|---:|---:|---|", flush=True)
+        print("| protocol | seconds | CPU seconds | peak above the start [MB] | of it not mapped files [MB] | found |")
+        print("|---|---:|---:|---:|---:|---|", flush=True)
         for row in options.only or ROWS:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-                seconds, resident, own, found = alone.submit(measure, row, folder, options).result()
-            print(f"| {row} | {seconds:.1f} | {resident:.0f} | {own:.0f} | {found} |", flush=True)
+                seconds, busy, resident, own, found = alone.submit(measure, row, folder, options).result()
+            print(f"| {row} | {seconds:.1f} | {busy:.1f} | {resident:.0f} | {own:.0f} | {found} |", flush=True)
     return 0
 
 

@@ -3,6 +3,7 @@
     python -m pretrain.evaluate --checkpoint '[FILE, RUN, random:resnet50]' --tasks '[knn, linear, segment_retrieval]'
         [--data.name scenes|folder|voc|davis|… --data.root DIR] [--output DIR]
     python -m pretrain.evaluate compare DIR… [--markdown FILE] [--latex FILE] [--report FILE]
+    python -m pretrain.evaluate data list | where NAME | check NAME ROOT | export-scenes --as NAME DIR
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ def main() -> int:
     """The command ``python -m pretrain.evaluate``."""
     if sys.argv[1:2] == ["compare"]:
         return compare(sys.argv[2:])
+    if sys.argv[1:2] == ["data"]:
+        from pretrain.evaluation.data_program import data_program
+
+        return data_program(sys.argv[2:])
     from harness.config import load
     from pretrain.evaluation.config import EvaluationConfig
 
@@ -43,7 +49,8 @@ def evaluate(config: Any, folder: Path) -> int:
         folder: where they go.
 
     Raises:
-        UserError: a checkpoint, a protocol or the data is not as it should be.
+        UserError: a checkpoint, a protocol or the data is not as it should be; what can be measured is measured all the
+            same.
     """
     import torch
 
@@ -59,12 +66,18 @@ def evaluate(config: Any, folder: Path) -> int:
         if protocol.needs:
             data.require(protocol.needs, name)
     subjects = _subjects(config, any(protocol.backbone for protocol in protocols.values()))
-    made, asked = 0, []
+    made, asked, failed = 0, [], []
     for name, protocol in protocols.items():
         for subject in subjects if protocol.backbone else [None]:
-            path, found = _measurement(config, folder, name, protocol, subject, data, device)
+            try:
+                path, found = _measurement(config, folder, name, protocol, subject, data, device)
+            except UserError as error:  # the others are not lost for it
+                failed.append(error)
+                continue
             made += found
             asked.append(path)
+    if not asked:
+        raise failed[0]
     if device.type == "cuda":
         torch.cuda.empty_cache()
     known = [json.loads(path.read_text()) for path in asked]
@@ -77,6 +90,10 @@ def evaluate(config: Any, folder: Path) -> int:
     if made < len(asked):
         print(f"{len(asked) - made} of {len(asked)} measurements were in {folder} already")
     print(f"report: {folder / 'report.html'}")
+    for error in failed[1:]:
+        print(f"not measured: {error}")
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -167,6 +184,8 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: A
         "digest": subject.digest if subject else None,
         "features": identity(config.features) if subject else None,
     }
+    if (inputs := protocol.inputs()) is not None:
+        about["inputs"] = inputs
     key = digest(about)
     label = subject.label if subject else ""
     place = folder / MEASUREMENTS / "-".join(filter(None, (_safe(label), name, key)))
@@ -179,11 +198,19 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: A
     place.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     features = Features(subject, config.features, device, config.workers) if subject else None
-    finding = protocol.measure(features, data if protocol.needs else None, place, config.seed)
+    try:
+        finding = protocol.measure(features, data if protocol.needs else None, place, config.seed)
+    except UserError:
+        with suppress(OSError):
+            place.rmdir()
+        raise
+    if protocol.needs:
+        finding.remarks += data.remarks()
     found = {
         "id": key, "checkpoint": label, "source": subject.source if subject else None,
         "architecture": features.model.pretrained_cfg.get("architecture") if subject else None, **about,
-        "columns": dict(protocol.columns), "descriptive": sorted(protocol.descriptive),
+        "columns": {metric: heading for metric, heading in protocol.columns.items() if metric in finding.metrics},
+        "descriptive": sorted(protocol.descriptive),
         **dataclasses.asdict(finding), "seconds": time.perf_counter() - start,
         "figures": [(str(file.relative_to(folder)), caption) for file, caption in finding.figures],
         "files": [(str(file.relative_to(folder)), what) for file, what in finding.files],

@@ -47,12 +47,15 @@ class TorchSearch:
         Returns:
             int64 ``[N, k]``, most similar first.
         """
+        return self.scored(query, queue, k)[1]
+
+    @torch.no_grad()
+    def scored(self, query: Tensor, queue: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The similarities, in the precision of the queue, and the indices; both ``[N, k]``, most similar first."""
         check_search(query, queue, k)
         with torch.autocast(query.device.type, enabled=False):
-            found = [
-                (part @ queue.T).topk(k, dim=1).indices for part in query.to(queue.dtype).split(self.rows)
-            ]
-        return found[0] if len(found) == 1 else torch.cat(found)
+            found = [(part @ queue.T).topk(k, dim=1) for part in query.to(queue.dtype).split(self.rows)]
+        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 @NEIGHBORS.register("faiss")
@@ -77,14 +80,19 @@ class FaissSearch:
     @torch.no_grad()
     def __call__(self, query: Tensor, queue: Tensor, k: int) -> Tensor:
         """As :meth:`TorchSearch.__call__`; computed in float32 (float16 stays so on a GPU)."""
+        return self.scored(query, queue, k)[1]
+
+    @torch.no_grad()
+    def scored(self, query: Tensor, queue: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """As :meth:`TorchSearch.scored`."""
         check_search(query, queue, k)
         if query.is_cuda:
             return self._on_gpu(query, queue, k)
         query, queue = (tensor.detach().float().contiguous().numpy() for tensor in (query, queue))
-        _, indices = self._faiss.knn(query, queue, k, metric=self._faiss.METRIC_INNER_PRODUCT)
-        return torch.from_numpy(indices)
+        similarity, indices = self._faiss.knn(query, queue, k, metric=self._faiss.METRIC_INNER_PRODUCT)
+        return torch.from_numpy(similarity), torch.from_numpy(indices)
 
-    def _on_gpu(self, query: Tensor, queue: Tensor, k: int) -> Tensor:
+    def _on_gpu(self, query: Tensor, queue: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if not hasattr(self._faiss, "StandardGpuResources"):
             raise UserError(
                 "the installed faiss is the CPU build, and the features are on a GPU: replace faiss-cpu by "
@@ -95,11 +103,33 @@ class FaissSearch:
         if self._resources is None:
             self._resources = faiss.StandardGpuResources()
         dtype = torch.float16 if queue.dtype == torch.float16 else torch.float32
-        _, indices = faiss.knn_gpu(
+        similarity, indices = faiss.knn_gpu(
             self._resources, query.detach().to(dtype).contiguous(), queue.detach().to(dtype).contiguous(), k,
             metric=faiss.METRIC_INNER_PRODUCT,
         )
-        return indices
+        return similarity, indices
+
+
+@torch.no_grad()
+def search_scored(search: Search, query: Tensor, queue: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Neighbours with their similarities, from any engine.
+
+    Args:
+        search: one that has no ``scored`` of its own gives the indices, and the similarities are computed again.
+        query: ``[N, C]``.
+        queue: ``[K, C]``.
+        k: neighbours, at most ``K``.
+
+    Returns:
+        Similarities and int64 indices, both ``[N, k]``, most similar first.
+    """
+    if hasattr(search, "scored"):
+        return search.scored(query, queue, k)
+    indices = search(query, queue, k)
+    rows = max(1, (1 << 24) // (k * query.shape[-1]))  # not all vectors of all neighbours at once
+    similarity = [torch.einsum("nc,nkc->nk", part, queue[some])
+                  for part, some in zip(query.to(queue.dtype).split(rows), indices.split(rows), strict=True)]
+    return torch.cat(similarity), indices
 
 
 def _refuse_two_builds() -> None:

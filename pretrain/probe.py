@@ -1,7 +1,4 @@
-"""Weighted kNN accuracy of frozen features on labelled scenes, during a run, on the main process alone.
-
-Source: Wu et al. (2018), Unsupervised feature learning via non-parametric instance discrimination.
-"""
+"""Weighted kNN accuracy of frozen features on labelled scenes, during a run, on the main process alone."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.config import ProbeConfig
-from pretrain.neighbors import TorchSearch
+from pretrain.knn import knn_votes
 
 
 class Probe:
@@ -59,24 +56,3 @@ class Probe:
             batch = torch.from_numpy(images[start : start + 64].copy()).to(self.device).permute(0, 3, 1, 2)
             features.append(F.normalize(backbone((batch.float() / 255 - self.mean) / self.std).float(), dim=1))
         return torch.cat(features)
-
-
-def knn_votes(train: Tensor, labels: Tensor, queries: Tensor, classes: int, k: int,
-              temperature: float = 0.07) -> Tensor:
-    """Votes of the k nearest training features, weighted by exp(similarity / τ).
-
-    Args:
-        train: ``[N, C]``, L2-normalised.
-        labels: int64 ``[N]``.
-        queries: ``[M, C]``, L2-normalised.
-        classes: number of classes.
-        k: neighbours; at most N are used.
-        temperature: τ.
-
-    Returns:
-        ``[M, classes]``.
-    """
-    nearest = TorchSearch()(queries, train, min(k, len(train)))
-    similarity = (queries[:, None] * train[nearest]).sum(-1)
-    votes = torch.zeros(len(queries), classes, device=queries.device)
-    return votes.scatter_add_(1, labels[nearest], (similarity / temperature).exp())

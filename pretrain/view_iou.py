@@ -65,21 +65,32 @@ def main() -> int:
     for name in ("width", "height", "draws"):
         if getattr(config, name) < 1:
             raise UserError(f"{name} is {getattr(config, name)}: set it to 1 or more")
-    crops = config.crops
-    if "local_crops" in crops.options:
-        crops.options["local_crops"] = 0  # they play no part, and cost time
-    limit = crops.options.get("max_iou")
-    settings = {"unlimited": crops.build() if limit is None else crops.build(max_iou=None)}
-    if limit is not None:
-        settings[f"max_iou {limit:g}"] = crops.build()
-    drawn = {name: view_ious(build, config.height, config.width, config.draws, config.seed)
-             for name, build in settings.items()}
+    drawn = with_and_without_limit(config.crops, config.height, config.width, config.draws, config.seed)
     print(f"{'IoU of positive and key':24s} {'mean':>7s} {'25 %':>7s} {'50 %':>7s} {'75 %':>7s}")
     for name, values in drawn.items():
-        numbers = [values.mean(), *np.quantile(values, (0.25, 0.5, 0.75))]
-        print(f"{name:24s} " + " ".join(f"{number:7.3f}" for number in numbers))
+        print(f"{name:24s} " + " ".join(f"{number:7.3f}" for number in summary(values).values()))
     print(f"wrote {draw(drawn, Path(config.output))}")
     return 0
+
+
+def with_and_without_limit(crops: Selection, height: int, width: int, draws: int,
+                           seed: int = 0) -> dict[str, np.ndarray]:
+    """:func:`view_ious` of a crop setting without its limit, and with it where it has one; by what they are called."""
+    options = dict(crops.options)
+    if "local_crops" in options:
+        options["local_crops"] = 0  # they play no part, and cost time
+    limit = options.get("max_iou")
+    limits = {"unlimited": None} if limit is None else {"unlimited": None, f"max_iou {limit:g}": limit}
+    build = crops.registry.get(crops.name)
+    return {name: view_ious(build(**options | ({"max_iou": most} if "max_iou" in options else {})), height, width,
+                            draws, seed) for name, most in limits.items()}
+
+
+def summary(values: np.ndarray) -> dict[str, float]:
+    """Mean and quartiles."""
+    quartiles = np.quantile(values, (0.25, 0.5, 0.75))
+    return {"mean": float(values.mean()), **dict(zip(("lower_quartile", "median", "upper_quartile"),
+                                                     map(float, quartiles), strict=True))}
 
 
 def draw(drawn: Mapping[str, np.ndarray], path: Path) -> Path:
@@ -90,7 +101,7 @@ def draw(drawn: Mapping[str, np.ndarray], path: Path) -> Path:
         axis.hist(values, bins, density=True, alpha=0.6, label=f"{name}, mean {values.mean():.2f}")
     axis.set_xlabel("intersection over union of the two views")
     axis.set_ylabel("density")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(drawn))
     return save_figure(figure, path)
 
 

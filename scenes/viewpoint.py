@@ -70,3 +70,25 @@ def choose_camera(size: tuple[float, float, float], things: tuple[Thing, ...],
         position=(float(x[best]), float(y[best]), float(z[best])), yaw=float(yaw[best]),
         pitch=float(pitch[best]), roll=float(rng.normal(0, 0.025)), focal=focal,
     )
+
+
+def clearance(positions: np.ndarray, size: tuple[float, float, float], things: tuple[Thing, ...]) -> np.ndarray:
+    """How far points are from what is around them.
+
+    Args:
+        positions: ``[N, 3]``, metres.
+        size: width, depth, height of the room.
+        things: what is in it.
+
+    Returns:
+        ``[N, 2]`` metres: to the nearest side of the room, and to the nearest thing's bounding box along its axes, less
+        than zero inside.
+    """
+    sides = np.minimum(positions, np.array(size) - positions).min(axis=1)
+    nearest = np.full(len(positions), np.inf)
+    for thing in things:
+        offset = positions - thing.centre
+        flat = np.abs(offset[:, :2] @ thing.axes.T) - thing.half[:2]
+        above = np.abs(offset[:, 2]) - thing.half[2]
+        nearest = np.minimum(nearest, np.column_stack([flat, above]).max(axis=1))
+    return np.stack([sides, nearest], axis=1)

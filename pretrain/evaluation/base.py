@@ -50,6 +50,11 @@ class Protocol(ABC):
     columns: Mapping[str, str] = {}
     descriptive: ClassVar[frozenset[str]] = frozenset()
 
+    def inputs(self) -> object:
+        """What figures depend on beyond options, data and backbone, as plain data: what is in a file that an option
+        names."""
+        return None
+
     @abstractmethod
     def measure(self, features: Features | None, data: Labelled | None, folder: Path, seed: int) -> Finding:
         """Measure one backbone.

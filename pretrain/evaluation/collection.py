@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config import digest, identity, option_defaults
 from harness.errors import UserError
 from harness.files import write_text
 from harness.run import encode
@@ -50,26 +51,65 @@ def write_results(folder: Path, measurements: Sequence[Measurement]) -> None:
 def build_table(measurements: Sequence[Measurement]) -> Table:
     """A row for each checkpoint, a column for each protocol's metrics on each set of images.
 
-    Seeds of the same checkpoint's measurement become mean ± standard deviation.
+    Seeds of the same checkpoint's measurement become mean ± standard deviation; measurements with other options, other
+    features or other images have columns of their own. What looks at no checkpoint stands in a row of its own.
     """
     if not measurements:
         raise UserError("there is nothing to compare: measure something first")
-    rows = list(dict.fromkeys((m["checkpoint"], m["architecture"] or "–") for m in measurements))
+    rows = list(dict.fromkeys(map(_row, measurements)))
     sets = list(dict.fromkeys(m["data"] for m in measurements if m["data"]))
     columns = []
     for protocol, data in dict.fromkeys((m["protocol"], m["data"]) for m in measurements):
-        some = [m for m in measurements if (m["protocol"], m["data"]) == (protocol, data)]
-        headings = {name: heading for m in some for name, heading in m["columns"].items()}
-        where = f" ({data})" if len(sets) > 1 and data else ""
-        for name, heading in headings.items():
-            values = [[float(m["metrics"][name]) for m in some
-                       if (m["checkpoint"], m["architecture"] or "–") == row and _is_number(m["metrics"].get(name))]
-                      for row in rows]
-            higher = None if all(name in m["descriptive"] for m in some) else True
-            columns.append(Column(f"{heading}{where}{' ↑' if higher else ''}", values, 1, higher))
-    if len({architecture for _, architecture in rows}) == 1:
+        for variant, some in _variants([m for m in measurements if (m["protocol"], m["data"]) == (protocol, data)]):
+            headings = {name: heading for m in some for name, heading in m["columns"].items()}
+            where = "; ".join(filter(None, (data if len(sets) > 1 else None, variant)))
+            for name, heading in headings.items():
+                values = [[float(m["metrics"][name]) for m in some
+                           if _row(m) == row and _is_number(m["metrics"].get(name))] for row in rows]
+                higher = None if all(name in m["descriptive"] for m in some) else True
+                columns.append(Column(f"{heading}{f' ({where})' if where else ''}{' ↑' if higher else ''}", values, 1,
+                                      higher))
+    if len({architecture for checkpoint, architecture in rows if checkpoint != _NONE}) < 2:
         return Table(("Checkpoint",), [row[:1] for row in rows], columns)
     return Table(("Checkpoint", "Architecture"), rows, columns)
+
+
+_NONE = "–"
+
+
+def _row(measurement: Measurement) -> tuple[str, str]:
+    return measurement["checkpoint"] or _NONE, measurement["architecture"] or _NONE
+
+
+def _variants(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measurement]]]:
+    """Measurements by one protocol on one set, those that were made alike together.
+
+    Each group comes with what is particular about it: of the settings in which the groups differ, those that are not as
+    they are when nobody says anything.
+    """
+    settings = [{**m["options"], **{f"features.{key}": value for key, value in (m.get("features") or {}).items()},
+                 "images": (m.get("fingerprint") or "")[:24]} for m in measurements]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    differing = [key for key in keys if len({encode(setting.get(key)) for setting in settings}) > 1]
+    usual = _defaults(measurements[0]["protocol"]) if differing else {}
+    texts = [", ".join(f"{key} {setting.get(key)}" for key in differing
+                       if key not in usual or encode(usual[key]) != encode(setting.get(key))) for setting in settings]
+    inputs = [digest(m.get("inputs")) for m in measurements]
+    groups: dict[str, list[Measurement]] = {}
+    for measurement, text, content in zip(measurements, texts, inputs, strict=True):
+        if len({other for other, same in zip(inputs, texts, strict=True) if same == text}) > 1:
+            text = ", ".join(filter(None, (text, f"content {content}")))
+        groups.setdefault(text, []).append(measurement)
+    return list(groups.items())
+
+
+def _defaults(protocol: str) -> dict[str, Any]:
+    """What the options of a protocol and of features are when nobody says anything; of an unknown one, nothing."""
+    from pretrain.evaluation.base import PROTOCOLS
+    from pretrain.evaluation.features import FeatureConfig
+
+    known = option_defaults(PROTOCOLS.get(protocol)) if protocol in PROTOCOLS else {}
+    return {**known, **{f"features.{key}": value for key, value in identity(FeatureConfig()).items()}}
 
 
 def _is_number(value: Any) -> bool:

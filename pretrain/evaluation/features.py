@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -201,11 +200,6 @@ class Features:
             reason = " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
             raise UserError(f"{self.subject.label}: its network does not give stage {self.stages(model)[place]} for "
                             f"images of {tuple(images.shape[2:])} pixels: {reason}") from error
-
-
-def unit(vectors: np.ndarray) -> Tensor:
-    """Rows of length 1, float32, as a tensor; rows of zeros stay."""
-    return F.normalize(torch.from_numpy(np.array(vectors, np.float32)), dim=1)
 
 
 class _Whole(Dataset):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError, closest
 from harness.registry import Registry
 
@@ -69,6 +70,10 @@ class Video(ABC):
     def frame(self, number: int) -> np.ndarray:
         """uint8 ``[H, W, 3]``."""
 
+    def frame_name(self, number: int) -> str:
+        """What the files of a frame are called, without extension."""
+        return f"{number:05d}"
+
     @abstractmethod
     def objects(self, number: int) -> np.ndarray | None:
         """Which object each pixel of a frame shows: uint8 ``[H, W]``, 0 none of them; None where it is not annotated.
@@ -89,6 +94,7 @@ class Labelled(ABC):
         resize: side that an image's shorter side is brought to before the middle is cut out; None: left as it is.
         crop: side of the square in the middle that whole-image features see; None: the whole image.
         mean_per_class: whether the convention of this set is accuracy averaged over classes.
+        about: where a published set comes from; None for one that nothing has to be got for.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -97,6 +103,7 @@ class Labelled(ABC):
     resize: int | None = 256
     crop: int | None = 224
     mean_per_class: ClassVar[bool] = False
+    about: ClassVar[About | None] = None
 
     @property
     @abstractmethod
@@ -106,6 +113,10 @@ class Labelled(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes whenever images or labels do: options, versions, what lies in the folder."""
+
+    def remarks(self) -> list[str]:
+        """What the user should know of what lies in the folder, a line each: how it differs from the published."""
+        return []
 
     def load(self, split: str) -> LabelledImages:
         """The images of a split; called by :meth:`split`."""

@@ -70,6 +70,7 @@ class Subject:
             with torch.random.fork_rng(devices=[]):
                 seed_everything("random backbone", self.seed)
                 model = create(self.architecture, {"num_classes": 0, **self._options, **options})
+            model.pretrained_cfg = {**model.pretrained_cfg, "options": dict(self._options)}  # as of a checkpoint
         else:
             model = load_backbone(self.source, self.architecture, **options)
         return model.eval().requires_grad_(False)

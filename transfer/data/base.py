@@ -9,10 +9,10 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError, closest
 from harness.registry import Registry
 from harness.sampling import shuffled
-from transfer.data.about import About
 from transfer.tasks.base import Task, build_task
 
 DATASETS: Registry[type[DataSet]] = Registry("data set", "transfer.data")

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._folder import FolderData, Known, Table, read_list
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 GROUPS = {

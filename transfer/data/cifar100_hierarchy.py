@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data import _cifar100
 from transfer.data._arrays import ArraySplit, held_out
 from transfer.data._folder import existing_root
-from transfer.data.about import About
 from transfer.data.base import DATASETS, DataSet, Label, Split
 
 LEVELS = ("class3", "class10", "class20", "class100")

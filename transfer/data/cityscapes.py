@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._cityscapes_lists import CLASSES, STORED, coarser
 from transfer.data._files import read_indices
 from transfer.data._folder import Field, FolderData, Lacking
 from transfer.data._values import class_map, index_table
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 _IMAGE = "_leftImg8bit.png"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._cityscapes_lists import CLASSES, coarser
 from transfer.data._folder import Field, Lacking
 from transfer.data._numbered import Classes, NumberedData, class_fields, read_positive
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from harness.seeding import numpy_generator
 from transfer.data._files import read_colours
 from transfer.data._folder import Field, FolderData, Lacking
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 VESSELS = ("background", "artery", "vein")

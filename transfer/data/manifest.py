@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError, closest
 from transfer.data._arrays import held_out
 from transfer.data._folder import Field, FolderSplit, Known, Listing, draw_point, some
 from transfer.data._manifest_values import Column, map_reader, value_reader
-from transfer.data.about import About
 from transfer.data.base import DATASETS, DataSet, Label, Split
 from transfer.transforms import as_size
 

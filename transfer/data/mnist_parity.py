@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._arrays import ArraySplit, held_out
 from transfer.data._mnist import DIGITS, mnist_folder
-from transfer.data.about import About
 from transfer.data.base import DATASETS, DataSet, Label, Split
 
 

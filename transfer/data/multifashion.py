@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.about import About
 from transfer.data._pairs import Pairs
-from transfer.data.about import About
 from transfer.data.base import DATASETS
 from transfer.data.idx import IdxFolder
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from harness.about import About
 from transfer.data._mnist import DIGITS, mnist_folder
 from transfer.data._pairs import Pairs
-from transfer.data.about import About
 from transfer.data.base import DATASETS
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.about import About
 from transfer.data._files import plane, read_indices, read_numbers
 from transfer.data._folder import Field, FolderData, Lacking, read_list
 from transfer.data._values import class_map, index_table, positive, unit_vectors, yes_or_no
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 CLASSES = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from harness.about import About
 from transfer.data._folder import Field, Lacking
 from transfer.data._numbered import Classes, NumberedData, class_fields, read_directions, read_positive
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 CLASSES = ("bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv",

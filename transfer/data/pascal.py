@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._files import plane, read_colours, read_indices, read_matlab
 from transfer.data._folder import Field, FolderData, Lacking, read_list, size_text
 from transfer.data._pascal_lists import CLASSES, INDOOR, PART_OF, PARTS, PERSON
 from transfer.data._values import class_map, shifted, unit_vectors
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 _TABLE = shifted(len(CLASSES))

@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._files import plane, read_indices
 from transfer.data._folder import Field, FolderData, FolderSplit, Known, Lacking, draw_point, resized, some
 from transfer.data._spreadsheet import read_sheet
 from transfer.data._values import class_map, index_table
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label, Sample, Split
 from transfer.transforms import Geometry
 

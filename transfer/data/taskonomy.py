@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.about import About
 from harness.errors import UserError
 from transfer.data._files import plane, read_indices, read_numbers
 from transfer.data._folder import Field, FolderData, Lacking
 from transfer.data._values import class_map, index_table, positive, share
-from transfer.data.about import About
 from transfer.data.base import DATASETS, Label
 
 CLASSES = ("background", "bottle", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "microwave",

@@ -9,6 +9,7 @@ import numpy as np
 from pretrain.evaluation.labelled import LABELLED, Labelled, LabelledImages, Video
 from scenes import ATTRIBUTES, SCENE_TYPES, SEMSEG_CLASSES, Scenes
 from scenes.rooms import RENDERER_VERSION
+from scenes.video import VIDEO_VERSION, SceneVideo
 
 
 @LABELLED.register("scenes")
@@ -38,13 +39,29 @@ class LabelledScenes(Labelled):
 
     def fingerprint(self) -> str:
         counts = "-".join(str(count) for count in self.counts.values())
-        return f"scenes-v{RENDERER_VERSION}-{counts}-{self.size}-{self._videos}-{self._frames}"
+        return f"scenes-v{RENDERER_VERSION}-{counts}-{self.size}-{self._videos}-{self._frames}-v{VIDEO_VERSION}"
 
     def load(self, split: str) -> LabelledImages:
         return _SceneImages(Scenes(split, self.counts[split], self.size))
 
     def videos(self) -> Sequence[Video]:
-        raise NotImplementedError
+        return [_SceneVideo(SceneVideo(self.test, number, self._frames, self.size)) for number in range(self._videos)]
+
+
+class _SceneVideo(Video):
+    """The video of one scene."""
+
+    def __init__(self, video: SceneVideo) -> None:
+        self.video, self.name = video, f"scene_{video.number:04d}"
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def frame(self, number: int) -> np.ndarray:
+        return self.video.frame(number)
+
+    def objects(self, number: int) -> np.ndarray:
+        return self.video.objects(number)
 
 
 class _SceneImages(LabelledImages):

@@ -25,3 +25,9 @@ class About:
     tree: str
     counts: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+
+    def text(self) -> str:
+        """All of it, in lines."""
+        counts = ", ".join(f"{split} {count}" for split, count in self.counts.items())
+        facts = {"get it from": self.url, "licence": self.licence, "samples": counts, "note": self.note}
+        return "\n".join([*(f"{name:13} {fact}" for name, fact in facts.items() if fact), "", self.tree])
