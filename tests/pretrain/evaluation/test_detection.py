@@ -164,3 +164,12 @@ def test_a_table_without_figures(programs, monkeypatch):
     for notation in ("markdown", "latex"):
         assert programs.call("pretrain.evaluate", "compare", "out", f"--{notation}=table").code == 0
         assert "random resnet10t" in (programs.folder / "table").read_text()
+
+
+def test_the_rest_is_measured_all_the_same(programs):
+    done = programs.call("pretrain.evaluate", "--checkpoint=[random:test_resnet]", "--tasks=[detection, view_iou]",
+                         "--view_iou.draws=20", "--output=out")
+    assert done.error.startswith("detection: random test_resnet is test_resnet, which this recipe")
+    known = json.loads((programs.folder / "out" / "results.json").read_text())["measurements"]
+    assert [measurement["protocol"] for measurement in known] == ["view_iou"] and "view IoU [%]" in done.out
+    assert len(list((programs.folder / "out" / "measurements").iterdir())) == 1

@@ -71,11 +71,11 @@ def test_one_step_equals_lloyd():
 def test_seeds_are_drawn_by_squared_distance():
     """Pixels 0, 1 and 3 in two clusters: 0 is alone where the seeds were 0 and 1, as often as k-means++ says."""
     features = torch.tensor([[[0.0, 1.0, 3.0]]])
-    found = [k_means(features, (1, 3), 2, np.random.default_rng(seed), 1).assignment[0] for seed in range(400)]
+    found = [k_means(features, (1, 3), 2, np.random.default_rng(seed), 1).assignment[0] for seed in range(250)]
     alone = np.mean([bool(one[0] != one[1]) for one in found])
     assert all(one[0] == one[1] or one[1] == one[2] for one in found)
     after_0, after_1 = 1 / (1 + 9), 1 / (1 + 4)  # chance of the other one of the two after a first seed of 0, of 1
-    assert alone == pytest.approx((after_0 + after_1) / 3, abs=0.04)
+    assert alone == pytest.approx((after_0 + after_1) / 3, abs=0.05)
 
 
 def test_fewer_distinct_pixels_than_clusters():
