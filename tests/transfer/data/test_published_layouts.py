@@ -425,3 +425,35 @@ def test_export_names_mistakes(tmp_path, arguments, message):
     name, place, *more = arguments
     with pytest.raises(UserError, match=message):
         export(name, tmp_path / place, *more)
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    return export("voc_segmentation", tmp_path_factory.mktemp("voc") / "data", {"train": 4, "val": 2}, (32, 40))
+
+
+@pytest.mark.parametrize(("options", "numbers"), [({}, [0, 1, 3]), ({"train_list": "trainaug"}, [0, 1, 2, 3])])
+@pytest.mark.parametrize("below", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_voc_segmentation(voc, options, numbers, below):
+    data = DATASETS.get("voc_segmentation")(root=str(voc / below), **options)
+    classes = data.labels["semseg"].classes
+    assert len(classes) == 21 and data.splits == ("train", "test")
+    for split, own, wanted in (("train", "train", numbers), ("test", "val", [0, 1])):
+        samples = data.split(split)
+        assert len(samples) == len(wanted)
+        for sample, number in zip(samples, wanted, strict=True):
+            truth = view(own, number, 32, 40)
+            labels = expected(PASCAL, classes, truth["semseg"])
+            if number % 3 != 2 or own == "val":  # the official annotation has outlines without a label
+                labels = np.where(truth["edge"] > 0, 255, labels)
+            np.testing.assert_array_equal(sample["targets"]["semseg"], labels)
+            assert like_jpeg(sample["image"], truth["image"])
+
+
+def test_voc_segmentation_mistakes(voc, tmp_path):
+    make = DATASETS.get("voc_segmentation")
+    with pytest.raises(UserError, match="train_list is 'aug': choose train or trainaug"):
+        make(root=str(voc), train_list="aug")
+    with pytest.raises(UserError, match="train.txt is missing.*where voc_segmentation"):
+        make(root=str(tmp_path))
+    assert make(root=str(voc)).fingerprint() != make(root=str(voc), train_list="trainaug").fingerprint()

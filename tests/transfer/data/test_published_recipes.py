@@ -14,7 +14,7 @@ from transfer.strategies.registry import BALANCES, PARTITIONS, SCHEDULES
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs" / "transfer"
 NAMES = ("nyud", "pascal", "cityscapes", "nyuv2_npy", "cityscapes_npy", "celeba", "taskonomy", "cifar100_hierarchy",
-         "refuge", "hrf_av", "multimnist", "mnist_parity")
+         "refuge", "hrf_av", "multimnist", "mnist_parity", "voc_segmentation")
 
 
 @pytest.fixture
