@@ -137,7 +137,7 @@ class Plan:
         source = f"random:{self.weights(WHOLE)}" if name == RANDOM else str(self.weights(name))
         return self._cell("evaluation", name, [
             "-m", "pretrain.evaluate", "--checkpoint", source, "--labels", f"[{name}]", "--tasks", PROTOCOLS,
-            "--seed", str(self.seed), "--threads", "1", "--output", str(self.measurements(name).parent)],
+            "--data.train", "1024", "--data.test", "512", "--segment_retrieval.layer", "layer3", "--seed", str(self.seed), "--threads", "1", "--output", str(self.measurements(name).parent)],
             WHOLE if name == RANDOM else name)
 
 
@@ -192,8 +192,8 @@ def ablation_table(plans: list[Plan]) -> Table:
     names = [RANDOM, *(row.name for row in ROWS)]
     quantities: list[tuple[str, Read, int, bool | None]] = [
         ("kNN 20 % ↑", frozen("knn", "top1_k20"), 1, True), ("linear % ↑", frozen("linear", "top1"), 1, True),
-        ("SVM mAP % ↑", frozen("voc_svm", "mAP"), 1, True),
-        ("retrieval mIoU % ↑", frozen("segment_retrieval", "mIoU"), 1, True),
+        ("SVM mAP % ↑", frozen("voc_svm", "map_area"), 1, True),
+        ("retrieval mIoU % ↑", frozen("segment_retrieval", "miou"), 1, True),
         *((heading, tuned("transfer", task, metric), digits, higher)
           for task, metric, heading, digits, higher in FINE_TUNED),
         ("pretraining min", seconds, 1, None)]
