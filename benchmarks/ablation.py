@@ -137,7 +137,8 @@ class Plan:
         source = f"random:{self.weights(WHOLE)}" if name == RANDOM else str(self.weights(name))
         return self._cell("evaluation", name, [
             "-m", "pretrain.evaluate", "--checkpoint", source, "--labels", f"[{name}]", "--tasks", PROTOCOLS,
-            "--data.train", "1024", "--data.test", "512", "--segment_retrieval.layer", "layer3", "--seed", str(self.seed), "--threads", "1", "--output", str(self.measurements(name).parent)],
+            "--data.train", "1024", "--data.test", "512", "--segment_retrieval.layer", "layer3",
+            "--seed", str(self.seed), "--threads", "1", "--output", str(self.measurements(name).parent)],
             WHOLE if name == RANDOM else name)
 
 
