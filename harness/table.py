@@ -58,11 +58,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text and columns of numbers, in three notations."""
+    """Rows of text and columns of numbers, in three notations.
+
+    Args:
+        names: headings of the text.
+        rows: the text.
+        columns: the numbers.
+        turned: show rows as columns and columns as rows, for a few rows of many numbers.
+    """
 
     names: tuple[str, ...]
     rows: list[tuple[str, ...]]
     columns: list[Column]
+    turned: bool = False
 
     def text(self) -> str:
         """For a terminal: aligned, the best of a column marked with ``*``."""
@@ -74,7 +82,7 @@ class Table:
 
         def line(row: Sequence[str]) -> str:
             return "  ".join(
-                cell.ljust(width) if i < len(self.names) else cell.rjust(width)
+                cell.ljust(width) if i < self._titles else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
 
@@ -85,7 +93,7 @@ class Table:
         """A pipe table, the best of a column bold."""
         cells = self.cells(lambda text: f"**{text}**")
         cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
-        ruler = ["---"] * len(self.names) + ["---:"] * len(self.columns)
+        ruler = ["---"] * self._titles + ["---:"] * (len(cells[0]) - self._titles)
         return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], ruler, *cells[1:]))
 
     def latex(self) -> str:
@@ -98,7 +106,7 @@ class Table:
             return cell.replace(start, r"\textbf{").replace(end, "}")
 
         lines = [" & ".join(safe(cell) for cell in row) + r" \\" for row in cells]
-        layout = "l" * len(self.names) + "r" * len(self.columns)
+        layout = "l" * self._titles + "r" * (len(cells[0]) - self._titles)
         return "\n".join([rf"\begin{{tabular}}{{{layout}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
                           r"\bottomrule", r"\end{tabular}"])
 
@@ -110,4 +118,10 @@ class Table:
                        for column, top in zip(self.columns, best, strict=True))]
             for i, names in enumerate(self.rows)
         ]
-        return [[*self.names, *(column.heading for column in self.columns)], *body]
+        cells = [[*self.names, *(column.heading for column in self.columns)], *body]
+        return [list(line) for line in zip(*cells, strict=True)] if self.turned else cells
+
+    @property
+    def _titles(self) -> int:
+        """How many columns, as shown, are text."""
+        return 1 if self.turned else len(self.names)

@@ -49,7 +49,7 @@ def write_results(folder: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def build_table(measurements: Sequence[Measurement]) -> Table:
-    """A row for each checkpoint, a column for each protocol's metrics on each set of images.
+    """A row for each checkpoint, a column for each protocol's metrics on each set of images; turned where that is wide.
 
     Seeds of the same checkpoint's measurement become mean ± standard deviation; measurements with other options, other
     features or other images have columns of their own. What looks at no checkpoint stands in a row of its own.
@@ -69,9 +69,10 @@ def build_table(measurements: Sequence[Measurement]) -> Table:
                 higher = None if all(name in m["descriptive"] for m in some) else True
                 columns.append(Column(f"{heading}{f' ({where})' if where else ''}{' ↑' if higher else ''}", values, 1,
                                       higher))
+    turned = len(columns) > max(4, len(rows))  # what is wide and low is read better upright
     if len({architecture for checkpoint, architecture in rows if checkpoint != _NONE}) < 2:
-        return Table(("Checkpoint",), [row[:1] for row in rows], columns)
-    return Table(("Checkpoint", "Architecture"), rows, columns)
+        return Table(("Checkpoint",), [row[:1] for row in rows], columns, turned)
+    return Table(("Checkpoint", "Architecture"), rows, columns, turned)
 
 
 _NONE = "–"

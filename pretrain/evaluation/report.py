@@ -19,7 +19,7 @@ def write_evaluation_report(path: Path, measurements: Sequence[Measurement], tit
     """
     table = build_table(measurements)
     cells = table.cells(lambda text: f"{text} ★")
-    sections = [Section("All measurements", ["★ marks the best of a column."], cells[0], cells[1:])]
+    sections = [Section("All measurements", ["★ marks the best of each measure."], cells[0], cells[1:])]
     for protocol in dict.fromkeys(m["protocol"] for m in measurements):
         for measurement in (m for m in measurements if m["protocol"] == protocol):
             sections += _sections(measurement)

@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from harness.errors import UserError
+from harness.table import Column, Table
 from transfer.table import build_table
 
 
@@ -111,3 +112,12 @@ def test_mistakes_are_named():
     other = result("b", primary={"semseg": "pixel_accuracy", "depth": "RMSE"})
     with pytest.raises(UserError, match="measured by mIoU in one run and by pixel_accuracy"):
         build_table([result("a"), other])
+
+
+def test_a_turned_table_has_its_rows_as_columns():
+    numbers = [Column("a ↑", [[1.0], [2.0]], 1, True), Column("b", [[3.0], []], 1), Column("c", [[5.0], [6.0]], 0)]
+    plain, turned = (Table(("Run", "Kind"), [("x", "k"), ("y", "l")], numbers, turned) for turned in (False, True))
+    assert turned.cells() == [list(line) for line in zip(*plain.cells(), strict=True)]
+    assert turned.markdown().splitlines()[:4] == ["| Run | x | y |", "| --- | ---: | ---: |", "| Kind | k | l |",
+                                                  "| a ↑ | 1.0 | **2.0** |"]
+    assert "{lrr}" in turned.latex() and turned.text().splitlines()[0].split() == ["Run", "x", "y"]

@@ -22,6 +22,7 @@ from harness.seeding import derive_seed
 from transfer.gradients.buckets import pool_gradients, pooled
 from transfer.gradients.checkpointing import probed, refuse_reentrant
 from transfer.gradients.gradient_statistics import gradient_statistics
+from transfer.gradients.importance import importances, weighed
 from transfer.gradients.jacobian import Jacobian, add_to, crossed
 from transfer.gradients.memory import fits
 from transfer.gradients.passes import Part, Passes, RandomState, untouched
@@ -68,7 +69,7 @@ class GradientEngine:
 
     Attributes:
         weights: of the last solution in which a unit had labels, ``[T]``.
-        trouble: what was wrong with the gradients of the last step; empty when nothing was.
+        solved: which units had labels in a solution so far, ``[T]``, bool.
 
     Raises:
         UserError: the rule cannot work on this architecture, or with these options.
@@ -102,12 +103,17 @@ class GradientEngine:
                     for values in own]
         self.keeps = self._keeps()
         self.weights = torch.ones(len(units), dtype=torch.float64)
-        self.trouble = ""
+        self.solved = torch.zeros(len(units), dtype=torch.bool)
+        self._trouble = ""
+        self._sound: Tensor | None = None  # whether the rule's direction is finite, on the device
         self._solved = self._failed = False
         self._in_encoder: dict[Tensor, tuple[int, int]] | None = None
         self._recomputes: bool | None = None  # activations, in the backward pass; None until the first step
-        self._importance = self._importances()
+        self._within, importance = importances(common.importance, units)
+        self._importance = torch.tensor(importance, dtype=torch.float64)
+        self._in_unit = torch.tensor([self._within[task] for task in self.tasks])
         self._gramian = torch.zeros(len(units), len(units), dtype=torch.float64)
+        self._statistics = self._gramian  # of the whole batch's gradients, where the rule looks at something else
         self._present = torch.zeros(len(units), dtype=torch.bool)
 
     def _check(self) -> None:
@@ -128,6 +134,12 @@ class GradientEngine:
         if self.jacobian_rule and (common.update_every > 1 or common.importance):
             option = "update_every" if common.update_every > 1 else "importance"
             raise UserError(f"balance '{self.name}' gives a direction and no weights: leave --balance.{option} out")
+        if self.jacobian_rule and self.scale_heads:
+            raise UserError(f"balance '{self.name}' gives a direction and no weights that could scale the gradients of "
+                            "parameters of one task: leave --balance.scale_heads out")
+        if common.mode != "auto" and self.level != "params":
+            raise UserError(f"balance '{self.name}' looks at gradients at level '{self.level}', where there are no "
+                            f"products of all parameters to be held or freed: leave --balance.mode out")
 
     def _keeps(self) -> bool:
         """Whether all products are held until the weights are known."""
@@ -165,6 +177,17 @@ class GradientEngine:
 
     # -- a step -----------------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str:
+        """What was wrong with the gradients of the last step, or with what the rule made of them; empty when nothing was.
+
+        Waits for a direction, which is not read before.
+        """
+        sound, self._sound = self._sound, None
+        if not self._trouble and sound is not None and not bool(sound):
+            self._trouble = f"balance '{self.name}' gave a direction that is not finite"
+        return self._trouble
+
     def step(self, parts: Sequence[Part], present: Tensor, number: int, shares: Tensor | None = None) -> Tensor:
         """Accumulate the rule's direction for one batch into ``.grad``; returns the losses of :attr:`tasks`.
 
@@ -174,10 +197,10 @@ class GradientEngine:
             number: of the step in the run.
             shares: for rules with two draws, ``[2, T]``: of the units' labels that each half of the batch has.
         """
-        self.trouble, self._solved = "", False
+        self._trouble, self._sound, self._solved = "", None, False
         self._own_gradients: list[list[Tensor | None]] = [[None] * len(own) for own in self.own]
         alone = len(parts) == 1
-        if number % self.balance.common.update_every and not self._failed:
+        if not self._due(number, present):
             heads = [self._backward_heads(part, graph=alone) for part in parts]
             self._backward_weighted(heads, self.weights, encoder_own=True)
         elif self.level == "representation":
@@ -187,8 +210,17 @@ class GradientEngine:
             heads = self._at_parameters(parts, present, number, shares)
         return _total(heads)
 
+    def _due(self, number: int, present: Tensor) -> bool:
+        """Whether the rule is asked for weights in this step."""
+        if self._failed or number % self.balance.common.update_every == 0:
+            return True
+        # A unit that no solution was for has no weight on the scale of the others'.
+        return not self.solved.all() and bool((present.cpu() & ~self.solved).any())
+
     def _by_unit(self, losses: Tensor) -> Tensor:
         """Losses of the units ``[T]`` from those of the tasks."""
+        if self.balance.common.importance:
+            losses = losses * self._in_unit.to(losses)
         return torch.stack([own.sum() for own in losses.split(self._sizes)])
 
     def _at_representation(self, heads: list[_HeadGradients], present: Tensor, number: int) -> None:
@@ -208,6 +240,8 @@ class GradientEngine:
             directions = self._masked(heads, number)
         else:
             directions = [self._direction_of(head, rows, number) for head in heads]
+            if self.processes > 1 and self._sound is not None:  # each has images of its own
+                self._sound = self.pool(self._sound.float()) == self.processes
         self._backward_weighted(heads, torch.ones(len(self.units), dtype=torch.float64), directions, encoder_own=True)
 
     def _direction_of(self, head: _HeadGradients, rows: list[int], number: int) -> Sequence[Tensor]:
@@ -230,10 +264,12 @@ class GradientEngine:
         if self.processes > 1:
             places = pooled(places, self.pool)
         sizes = [value[0].numel() for value in places]
-        with self._random(number):
-            factors = self.balance.factors(torch.cat([value.flatten(1) for value in places], 1)).split(sizes, 1)
-        if self.trouble:
-            factors = [torch.full_like(value, torch.nan) for value in factors]
+        joined = torch.cat([value.flatten(1) for value in places], 1)
+        if self._trouble:  # nothing of it is remembered
+            factors = torch.full_like(joined, torch.nan).split(sizes, 1)
+        else:
+            with self._random(number):
+                factors = self._found(self.balance.factors(joined), joined.shape, "factors").split(sizes, 1)
         by_output = {i: factor.view_as(sums[i])[:, None] for i, factor in zip(sums, factors, strict=True)}
         return [[(full(values) * by_output[i]).sum(0) for i, values in head.cotangents.items()] for head in heads]
 
@@ -258,7 +294,7 @@ class GradientEngine:
             jacobian.close()
         losses = self._by_unit(_total(heads))
         losses = self.pool(losses) if pool else losses
-        gramian = jacobians[0].gramian() if len(jacobians) == 1 else crossed(*jacobians, shares)
+        gramian, whole = (jacobians[0].gramian(), None) if len(jacobians) == 1 else crossed(*jacobians, shares)
         if self.jacobian_rule:
             rows = self._read(gramian, losses, present)
             direction = self._direction(jacobians[0].rows(self.chosen), rows, number)
@@ -267,7 +303,7 @@ class GradientEngine:
                     add_to(parameter, values)
             self._finish_own(torch.ones(len(self.units), dtype=torch.float64))
             return heads
-        weights = self._solve(gramian, losses, present, number)
+        weights = self._solve(gramian, losses, present, number, whole)
         if not keep:
             self._backward_weighted(heads, weights)
             return heads
@@ -288,46 +324,78 @@ class GradientEngine:
 
     # -- the rule ---------------------------------------------------------------------------------
 
-    def _solve(self, gramian: Tensor | None, losses: Tensor, present: Tensor, number: int) -> Tensor:
-        """The rule's weights ``[T]``, float64 on the CPU."""
-        rows = self._read(gramian, losses, present)
+    def _solve(self, gramian: Tensor | None, losses: Tensor, present: Tensor, number: int,
+               whole: Tensor | None = None) -> Tensor:
+        """The rule's weights ``[T]``, float64 on the CPU; NaN where something is wrong, of which nothing is remembered."""
+        rows = self._read(gramian, losses, present, whole)
         weights = torch.zeros(len(self.units), dtype=torch.float64)
-        if self.trouble:  # nothing of it is remembered
-            return weights.fill_(torch.nan)
-        if rows:
+        if rows and not self._trouble:
             needed = self._losses[rows] if self.balance.needs_losses else None
             with self._random(number), self.balance.restricted(rows):
-                weights[rows] = self.balance.weights(self._gramian[rows][:, rows], needed).double()
-            weights *= self._importance
-            self.weights[rows] = weights[rows]  # who has no label now keeps what it had
+                found = self.balance.weights(self._gramian[rows][:, rows], needed)
+            weights[rows] = self._of_shape(found, (len(rows),), "weights").double().cpu()
+            if not weights.isfinite().all():
+                self._trouble, self._failed = f"balance '{self.name}' gave weights that are not finite", True
+        if self._trouble:
+            return weights.fill_(torch.nan)
+        weights *= self._importance
+        self.weights[rows] = weights[rows]  # who has no label now keeps what it had
+        self.solved[rows] = True
         return weights
 
     def _direction(self, jacobian: Tensor, rows: list[int], number: int) -> Tensor:
-        if self.trouble or not rows:
-            return torch.full_like(jacobian[0], torch.nan if self.trouble else 0.0)
+        if self._trouble or not rows:
+            return torch.full_like(jacobian[0], torch.nan if self._trouble else 0.0)
         scale = self.passes.scale()
         if len(rows) < len(self.units):
             jacobian = jacobian[rows]
         with self._random(number), self.balance.restricted(rows):
-            if scale is None:
-                return self.balance.direction(jacobian)
-            return self.balance.direction(jacobian / scale) * scale
+            found = self.balance.direction(jacobian if scale is None else jacobian / scale)
+        found = self._found(found, jacobian.shape[1:], "direction")
+        return found if scale is None else found * scale
 
-    def _read(self, gramian: Tensor | None, losses: Tensor, present: Tensor) -> list[int]:
-        """Bring to the CPU what the rule reads, in one wait; returns the rows that have labels."""
+    def _found(self, values: Any, shape: Sequence[int], what: str) -> Tensor:
+        """What a rule on the gradients themselves gave; whether it is finite is asked for later."""
+        values = self._of_shape(values, shape, what)
+        sound = values.isfinite().all()
+        self._sound = sound if self._sound is None else self._sound & sound
+        return values
+
+    def _of_shape(self, values: Any, shape: Sequence[int], what: str) -> Tensor:
+        """What the rule's method of this name gave.
+
+        Raises:
+            UserError: it is no tensor of this shape.
+        """
+        if isinstance(values, Tensor) and values.shape == torch.Size(shape):
+            return values
+        got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"type {type(values).__name__}"
+        raise UserError(f"balance '{self.name}' gave {what} of {got}: let its method {what} return a tensor of shape "
+                        f"{list(shape)}")
+
+    def _read(self, gramian: Tensor | None, losses: Tensor, present: Tensor, whole: Tensor | None = None) -> list[int]:
+        """Bring to the CPU what the rule reads, in one wait; returns the rows that have labels.
+
+        Args:
+            gramian: what the rule is given.
+            losses: of the units.
+            present: which of them have labels.
+            whole: the Gramian of the whole batch, where the rule is given something else.
+        """
         count = len(self.units)
-        if gramian is None:
-            gramian = torch.zeros(count, count, device=losses.device)
+        tables = [gramian] if self.balance.draws == 1 else [gramian, whole]
+        values = torch.stack([losses.new_zeros(count, count) if table is None else table for table in tables]).double()
         scale = self.passes.scale()
         if scale is not None:
-            gramian = gramian / scale / scale
-        read = torch.cat([gramian.double().flatten(), losses.double(), present.double()]).cpu()
-        self._gramian, self._losses = read[:count * count].view(count, count), read[-2 * count:-count]
+            values = values / scale / scale
+        read = torch.cat([values.flatten(), losses.double(), present.double()]).cpu()
+        found = read[:-2 * count].view(-1, count, count)
+        self._gramian, self._statistics, self._losses = found[0], found[-1], read[-2 * count:-count]
         self._present, self._solved = read[-count:] > 0, True
         rows = self._present.nonzero().flatten().tolist()
-        bad = [name for i, name in enumerate(self.units) if i in rows and not self._gramian[i, i].isfinite()]
+        bad = [name for i, name in enumerate(self.units) if i in rows and not self._statistics[i, i].isfinite()]
         if bad:
-            self.trouble = f"the gradient of {', '.join(bad)} is not finite"
+            self._trouble = f"the gradient of {', '.join(bad)} is not finite"
         self._failed = bool(bad)
         return rows
 
@@ -335,12 +403,6 @@ class GradientEngine:
         """Random draws of the rule: the same on all processes, and of this step alone."""
         device = self.shared[0].device if self.shared else torch.device("cpu")
         return _seeded(derive_seed(self.seed, "balance", number), device)
-
-    def _importances(self) -> Tensor:
-        """The user's weights of the units; of a group, the mean."""
-        given = self.balance.common.importance
-        return torch.tensor([sum(given.get(task, 1.0) for task in tasks) / len(tasks) for tasks in self.units.values()],
-                            dtype=torch.float64)
 
     # -- passes -----------------------------------------------------------------------------------
 
@@ -367,7 +429,7 @@ class GradientEngine:
                 with _eager(model):  # a compiled graph can be gone through once
                     output = model(images)
         losses = passes.losses_of(output, part, self.tasks)
-        totals = [sum(losses[task] for task in tasks) for tasks in self.units.values()]
+        totals = [sum(weighed(losses[task], self._within[task]) for task in tasks) for tasks in self.units.values()]
         if first:
             refuse_reentrant([*outputs, *totals], f"balance '{self.name}'")
         rows = [self._row(total, number, [*leaves, *self.shared], retain=number < len(totals) - 1)
@@ -398,7 +460,7 @@ class GradientEngine:
                 loss = self.passes.losses_of(output, part, [task])[task]
                 if self._recomputes is None:
                     refuse_reentrant([loss], f"balance '{self.name}'")
-                row = self._row(loss, number, self.shared, retain=False)
+                row = self._row(weighed(loss, self._within[task]), number, self.shared, retain=False)
                 sums = [new if old is None else old if new is None else old + new
                         for old, new in zip(sums, row, strict=True)]
                 losses.append(loss.detach())
@@ -537,7 +599,7 @@ class GradientEngine:
         names, found = list(self.units), {}
         if not self.jacobian_rule:
             found["weights"] = dict(zip(names, self.weights.tolist(), strict=True))
-        return {**found, **gradient_statistics(self._gramian, self._present, names)} if self._solved else found
+        return {**found, **gradient_statistics(self._statistics, self._present, names)} if self._solved else found
 
 
 def halves(parts: Sequence[Part], draws: int) -> list[Sequence[Part]]:

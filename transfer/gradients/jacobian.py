@@ -90,13 +90,17 @@ class Jacobian:
 
 
 @torch.no_grad()
-def crossed(first: Jacobian, second: Jacobian, shares: Tensor) -> Tensor | None:
+def crossed(first: Jacobian, second: Jacobian, shares: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Inner products ``[T, T]`` of the rows of two parts of a batch, each as if it were the whole.
 
     Args:
         first: of a part; its rows are sums over labels, divided by the labels of the whole batch.
         second: of the other.
         shares: ``[2, T]``, of each task's labels that each part has; where it has none, its row is 0.
+
+    Returns:
+        These products, which are no Gramian; and the Gramian of the whole batch's rows, the sums of both parts'. None
+        where no loss reaches any parameter.
     """
     total: Tensor | None = None
     for parameter, products in first.held.items():
@@ -105,10 +109,13 @@ def crossed(first: Jacobian, second: Jacobian, shares: Tensor) -> Tensor | None:
         if other is not None and counted:
             found = full(products.rows()) @ full(other.rows()).T
             total = found if total is None else total + found
+    terms = [first.gramian(), second.gramian(), total, None if total is None else total.T]
+    whole = [term for term in terms if term is not None]
+    gramian = torch.stack(whole).sum(0) if whole else None
     if total is None:
-        return None
+        return None, gramian
     scales = torch.where(shares > 0, 1 / shares, 0).to(total)
-    return scales[0][:, None] * total * scales[1]
+    return scales[0][:, None] * total * scales[1], gramian
 
 
 def add_to(parameter: Tensor, gradient: Tensor) -> None:

@@ -14,6 +14,7 @@ from mtl_heads.output import Output
 from transfer.gradients.buckets import pool_gradients
 from transfer.gradients.checkpointing import refuse_reentrant
 from transfer.gradients.engine import GradientEngine, halves
+from transfer.gradients.importance import importances, weighed
 from transfer.gradients.label_presence import LabelPresence
 from transfer.gradients.passes import Part, Passes, RandomState, untouched
 from transfer.strategies.base import Balance, GradientBalance, Sample
@@ -69,12 +70,11 @@ class RunObjective:
         self.engine = GradientEngine(passes, balance, units, pool, processes, seed) \
             if isinstance(balance, GradientBalance) else None
         self.per_task = getattr(getattr(passes.model, "partition", None), "per_task", False)
-        importance = balance.common.importance
-        for name in importance:
+        for name in balance.common.importance:
             if name not in tasks:
                 raise UserError(f"balance.importance has a weight for '{name}', and the tasks are {', '.join(tasks)}")
-        self._importance = torch.tensor([sum(importance.get(task, 1.0) for task in members) / len(members)
-                                         for members in units.values()])
+        self._within, importance = importances(balance.common.importance, units)
+        self._importance = torch.tensor(importance)
         self.number = 0
         self._observes = _overrides(balance, "observe")
         self._epochs = _overrides(balance, "end_of_epoch")
@@ -256,7 +256,8 @@ class RunObjective:
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, the balance's own state apart."""
-        engine = {"weights": self.engine.weights, "keeps": self.engine.keeps} if self.engine is not None else {}
+        engine = {} if self.engine is None else {
+            "weights": self.engine.weights, "solved": self.engine.solved, "keeps": self.engine.keeps}
         return {"epoch": self.epoch, **engine}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -264,6 +265,8 @@ class RunObjective:
         self.epoch.copy_(state["epoch"])
         if self.engine is not None:
             self.engine.weights.copy_(state["weights"])
+            if "solved" in state:  # else it is solved again
+                self.engine.solved.copy_(state["solved"])
             self.engine.keeps = state["keeps"]  # whatever memory there is now: rounding differs
 
     # -- pieces -----------------------------------------------------------------------------------
@@ -328,8 +331,8 @@ class RunObjective:
     def _unit_losses(self, losses: Mapping[str, Tensor]) -> Tensor:
         """``[T]``; 0 for units that are not looked at."""
         some = next(iter(losses.values()))
-        return torch.stack([sum((losses[task] for task in tasks if task in losses), start=torch.zeros_like(some))
-                            for tasks in self.units.values()])
+        return torch.stack([sum((weighed(losses[task], self._within[task]) for task in tasks if task in losses),
+                                start=torch.zeros_like(some)) for tasks in self.units.values()])
 
     def _pool(self, values: Tensor) -> Tensor:
         return self.pool(values) if self.processes > 1 else values

@@ -196,7 +196,7 @@ class Maxl(Schedule):
         with torch.enable_grad():
             losses = torch.ones(len(training.groups)).to(like).requires_grad_()
             (slope,) = torch.autograd.grad(training.balance.total(losses), losses)
-        return {task: weight * (sum(importance.get(name, 1.0) for name in members) / len(members))
+        return {task: weight * importance.get(task, 1.0)
                 for members, weight in zip(training.groups.values(), slope, strict=True) for task in members}
 
     def _rates(self, values: Sequence[Tensor]) -> list[float]:
