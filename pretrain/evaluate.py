@@ -163,6 +163,10 @@ def _subjects(config: Any, needed: bool) -> list[Any]:
         if names.count(subject.label) > 1:
             raise UserError(f"two checkpoints would be called '{subject.label}': give names with --labels "
                             f"'[{', '.join(f'name{i + 1}' for i in range(len(names)))}]'")
+    digests = {}
+    for subject in subjects:
+        if (same := digests.setdefault(subject.digest, subject)) is not subject:
+            raise UserError(f"checkpoints {same.label} and {subject.label} have the same content: name one of them")
     return subjects
 
 
@@ -188,7 +192,7 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: A
         about["inputs"] = inputs
     key = digest(about)
     label = subject.label if subject else ""
-    place = folder / MEASUREMENTS / "-".join(filter(None, (_safe(label), name, key)))
+    place = folder / MEASUREMENTS / f"{name}-{key}"
     path = place / "measurement.json"
     if path.exists():
         if (known := json.loads(path.read_text()))["checkpoint"] != label:
@@ -217,10 +221,6 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: A
     }
     write_text(path, encode(found, indent=2) + "\n")
     return path, True
-
-
-def _safe(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
 
 
 if __name__ == "__main__":

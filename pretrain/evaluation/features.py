@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import functional as vision
 
 from harness.config import digest, volatile
 from harness.errors import UserError, closest
@@ -227,16 +228,15 @@ def middle(pixels: np.ndarray, resize: int | None, crop: int | None) -> np.ndarr
         resize: the length (bicubic, with antialiasing); falsy: as it is.
         crop: side of the square, at most the shorter side; falsy: the whole image.
     """
-    height, width = pixels.shape[:2]
-    if resize and min(height, width) != resize:
-        scale = resize / min(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-        height, width = pixels.shape[:2]
-    if not crop:
+    if not resize and not crop:
         return pixels
-    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
-    return pixels[top : top + crop, left : left + crop]
+    picture = Image.fromarray(pixels)
+    if resize:
+        picture = vision.resize(picture, resize, vision.InterpolationMode.BICUBIC)
+    if crop:
+        width, height = picture.size
+        picture = vision.center_crop(picture, (min(crop, height), min(crop, width)))
+    return np.asarray(picture)
 
 
 def _same_size(images: Sequence[np.ndarray]) -> list[tuple[list[int], Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness.config import digest
-from harness.seeding import seed_everything
+from harness.seeding import derive_seed
 from pretrain.checkpoints import content_digest, load_backbone
 from pretrain.matching import create
 
@@ -47,7 +47,8 @@ class Subject:
         if self.source.startswith(RANDOM):
             name = self.source.removeprefix(RANDOM)
             if not timm.is_model(name):
-                known = load_backbone(name, self.architecture).pretrained_cfg
+                with torch.random.fork_rng(devices=[]):
+                    known = load_backbone(name, self.architecture).pretrained_cfg
                 name, self._options = known["architecture"], dict(known["options"])
             self.architecture = name
             self.digest = digest([RANDOM, name, self._options, self.seed, timm.__version__, torch.__version__])
@@ -66,13 +67,17 @@ class Subject:
         Raises:
             CheckpointError: the checkpoint or the architecture does not allow it.
         """
-        if self.source.startswith(RANDOM):
-            with torch.random.fork_rng(devices=[]):
-                seed_everything("random backbone", self.seed)
-                model = create(self.architecture, {"num_classes": 0, **self._options, **options})
-            model.pretrained_cfg = {**model.pretrained_cfg, "options": dict(self._options)}  # as of a checkpoint
-        else:
-            model = load_backbone(self.source, self.architecture, **options)
+        with torch.random.fork_rng(devices=[]):
+            if not self.source.startswith(RANDOM):
+                model = load_backbone(self.source, self.architecture, **options)
+            else:
+                torch.manual_seed(derive_seed("random backbone", self.seed))
+                model = create(self.architecture, {"num_classes": 0, **self._options})
+                if options:  # the same weights, however the order of their making changes
+                    state = model.state_dict()
+                    model = create(self.architecture, {"num_classes": 0, **self._options, **options})
+                    model.load_state_dict(state)
+                model.pretrained_cfg = {**model.pretrained_cfg, "options": dict(self._options)}  # as of a checkpoint
         return model.eval().requires_grad_(False)
 
 
