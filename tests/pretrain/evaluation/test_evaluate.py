@@ -21,7 +21,7 @@ from pretrain.evaluation.features import FeatureConfig, Features, middle
 from pretrain.evaluation.labelled import LabelledImages
 from pretrain.evaluation.subject import Subject
 
-SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 12, 16, 20]}
 FEW = ("--data.train", "12", "--data.test", "8", "--data.size", "32", "--workers", "0", "--threads", "1")
 
 
