@@ -37,7 +37,7 @@ class Selection:
 
     Attributes:
         name: the registered name.
-        options: the value of every option of the thing.
+        options: the value of every option of the thing, without those of ``common``.
         common: options that belong to every thing of the kind (a dataclass), or None.
     """
 
@@ -45,6 +45,11 @@ class Selection:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     common: Any = None
     registry: Registry | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.common is not None:  # they are said once, or the one would hide the other
+            shared = {field.name for field in dataclasses.fields(self.common)}
+            self.options = {name: value for name, value in self.options.items() if name not in shared}
 
     def build(self, *args: Any, **extra: Any) -> Any:
         """Call the chosen class or function with ``args``, the options and ``extra``."""

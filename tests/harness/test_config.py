@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from harness.config import Selection, as_dict, differences, digest, identity, load, selection, volatile
+from harness.config import Selection, as_dict, differences, digest, identity, load, selection, selections, volatile
 from harness.errors import UserError
 from harness.registry import Registry
 
@@ -128,6 +128,53 @@ def test_overriding_a_name_drops_the_former_ones_options_and_says_so(file, capsy
                                        "balance.rescale\n")
     assert read("--config", path, "--balance.name=cagrad").balance.options["c"] == 0.4
     assert capsys.readouterr().err == ""
+
+
+@dataclass
+class Several:
+    """A program that does several things.
+
+    Args:
+        things: what is done.
+        epochs: passes over the data.
+    """
+
+    things: dict[str, Selection] = selections(BALANCES, ["equal"])
+    epochs: int = 3
+
+
+def test_several_things_each_with_options_of_their_own(file, capsys):
+    def several(*argv):
+        return load(Several, list(argv), prog="program")
+
+    assert as_dict(several()) == as_dict(Several()) == {"things": ["equal"], "equal": {}, "epochs": 3}
+    path = file("things: [cagrad, equal]\ncagrad: {c: 0.4}\nepochs: 5\n")
+    config = several("--config", path, "--cagrad.rescale", "false")
+    assert list(config.things) == ["cagrad", "equal"] and config.epochs == 5
+    assert config.things["cagrad"].options == {"c": 0.4, "rescale": False, "weights": None}
+    built = config.things["cagrad"].build(["t"])
+    assert isinstance(built, CAGrad) and built.c == 0.4
+    assert differences(identity(config), identity(several("--config", path))) == ["cagrad.rescale: False -> True"]
+    again = several("--config", file(yaml.safe_dump(as_dict(config))))
+    assert again == config and as_dict(again) == as_dict(config)
+    assert capsys.readouterr().err == ""
+    assert list(several("--config", path, "--things=equal").things) == ["equal"]
+    assert capsys.readouterr().err == "program: things are equal: dropped the options of cagrad\n"
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["--things", "[equal, nothing]"], "unknown balance 'nothing'"),
+    (["--things", "[]"], r"things is \[\]: give a list of names"),
+    (["--things", "[equal, equal]"], "named twice"),
+    (["--things", "3"], "give a list of names"),
+    (["--things", "[equal"], "option --things"),
+    (["--things", "equal", "--cagrad.c", "1"], "unknown option --cagrad.c"),
+    (["--things", "cagrad", "--cagrad.c", "much"], "option --cagrad.c"),
+])
+def test_mistakes_in_a_list_of_things(argv, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(Several, argv, prog="program")
+    assert "\n" not in str(error.value)
 
 
 def test_plugins_add_names(tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
-from harness.config import load
+from harness.config import as_dict, differences, identity, load
 from mtl_heads import architectures, build_model
 from mtl_heads.registry import ARCHITECTURES
 from transfer.baselines import single_task_config
@@ -51,8 +52,8 @@ def test_head(arguments, head):
 def test_other_options_are_kept():
     found = options_of("--model.name=pad_net", "--model.neck=fpn", "--model.neck_options={channels: 32}",
                        "--model.output_stride=16")
-    assert found == {"backbone_options": None, "head": "panoptic_fpn", "head_options": None, "neck": "fpn",
-                     "neck_options": {"channels": 32}, "output_stride": 16}
+    assert found == {"head": "panoptic_fpn", "head_options": None, "neck": "fpn", "neck_options": {"channels": 32},
+                     "output_stride": 16}
     kept = options_of("--model.name=nddr", "--model.head=deeplab", "--model.head_options={width: 16}")
     assert kept["head_options"] == {"width": 16}
     other = options_of("--model.name=nddr", "--model.head_options={width: 16}", "--baseline_head=fcn")
@@ -129,3 +130,17 @@ def test_costs_of_the_single_task_networks_come_from_the_ratio():
     assert len(rest) == 2 and (first["parameters"], first["macs"], first["delta_mtl"]) == (1000, 1000, 0.0)
     assert first["metrics"] == result["single_task"]
     assert with_singles([{**result, "architecture": "single_task"}]) == [{**result, "architecture": "single_task"}]
+
+
+@pytest.mark.parametrize("model", ["baseline", "mti_net"])
+def test_its_configuration_is_written_whole(model, tmp_path):
+    """What a run's folder, a sweep and the key of cached networks have of it: options of the backbone too."""
+    wide, thin = (single_task_config(load(TransferConfig, [
+        f"--model.name={model}", "--model.backbone=resnet18", f"--model.backbone_options={{channels: {channels}}}"]),
+        "depth") for channels in ([16, 16, 32, 32], [8, 8, 16, 16]))
+    assert as_dict(thin)["model"]["backbone_options"] == {"channels": [8, 8, 16, 16]}
+    assert differences(identity(wide), identity(thin)) == [
+        "model.backbone_options.channels: [16, 16, 32, 32] -> [8, 8, 16, 16]"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(as_dict(thin)))
+    assert as_dict(load(TransferConfig, ["--config", str(path)])) == as_dict(thin)
