@@ -138,8 +138,8 @@ class GradientEngine:
             raise UserError(f"balance '{self.name}' gives a direction and no weights that could scale the gradients of "
                             "parameters of one task: leave --balance.scale_heads out")
         if common.mode != "auto" and self.level != "params":
-            raise UserError(f"balance '{self.name}' looks at gradients at level '{self.level}', where there are no "
-                            f"products of all parameters to be held or freed: leave --balance.mode out")
+            raise UserError(f"balance '{self.name}' looks at gradients at level '{self.level}', where those of all "
+                            "parameters are not made: leave --balance.mode out, or set --balance.level params")
 
     def _keeps(self) -> bool:
         """Whether all products are held until the weights are known."""
@@ -179,9 +179,9 @@ class GradientEngine:
 
     @property
     def trouble(self) -> str:
-        """What was wrong with the gradients of the last step, or with what the rule made of them; empty when nothing was.
+        """What was wrong with the gradients of the last step, or with what the rule made of them; empty when nothing.
 
-        Waits for a direction, which is not read before.
+        A direction is not read by the step itself: this waits for it.
         """
         sound, self._sound = self._sound, None
         if not self._trouble and sound is not None and not bool(sound):
@@ -326,7 +326,7 @@ class GradientEngine:
 
     def _solve(self, gramian: Tensor | None, losses: Tensor, present: Tensor, number: int,
                whole: Tensor | None = None) -> Tensor:
-        """The rule's weights ``[T]``, float64 on the CPU; NaN where something is wrong, of which nothing is remembered."""
+        """The rule's weights ``[T]``, float64 on the CPU; NaN where something is wrong."""
         rows = self._read(gramian, losses, present, whole)
         weights = torch.zeros(len(self.units), dtype=torch.float64)
         if rows and not self._trouble:
@@ -336,7 +336,7 @@ class GradientEngine:
             weights[rows] = self._of_shape(found, (len(rows),), "weights").double().cpu()
             if not weights.isfinite().all():
                 self._trouble, self._failed = f"balance '{self.name}' gave weights that are not finite", True
-        if self._trouble:
+        if self._trouble:  # nothing of it is remembered
             return weights.fill_(torch.nan)
         weights *= self._importance
         self.weights[rows] = weights[rows]  # who has no label now keeps what it had

@@ -60,7 +60,8 @@ class RunObjective:
         seed: of the run.
 
     Attributes:
-        trouble: what was wrong with the gradients of the last step; empty when nothing was.
+        trouble: what was wrong with the gradients of the last step, or with what the rule made of them; empty when
+            nothing was.
     """
 
     def __init__(self, passes: Passes, balance: Balance, units: dict[str, list[str]], tasks: Mapping[str, Task],

@@ -28,7 +28,8 @@ class BalanceConfig:
 
     Args:
         importance: the user's weight of tasks, on top of the rule's own (Vandenhende 2022, section 6.3.3,
-            heuristic 3); 1 for those not named. It weighs the loss, so also parameters of one task alone.
+            heuristic 3); 1 for those not named. It weighs the loss, so also parameters of one task alone, and
+            each task's part in a group.
         level: where a rule on gradients looks at them: params (all shared parameters), last (the last shared
             layer) or representation (what all task parts read); the rule's own choice when none.
         mode: how products at the level of parameters are held: kept (all of them), lean (one tensor's at a

@@ -17,6 +17,9 @@ class IMTLG(GramianSolver):
     U Uᵀy = 1, α_t is y_t/‖g_t‖ over the sum of these; weights may be negative. Where unit gradients depend on
     each other y is the least-squares solution of least norm. Scaling gradients changes the length of d, not its
     projections being equal. A gradient that is zero has weight 0.
+
+    As weights may be negative, the common projection may be negative too: where gradients of unequal length conflict, d
+    can be a direction along which every loss rises. ``config`` has the same direction with the sign that descends.
     """
 
     def solve(self, gramian: np.ndarray) -> np.ndarray:

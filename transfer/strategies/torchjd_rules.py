@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +28,20 @@ WRAPPERS = {"CRMOGMWeighting"}
 LEFT_OUT = {"f", "projector", "n_tasks"}
 #: They need solvers under the GPL, and the balances that do the same without.
 GPL = {"UPGrad": "upgrad", "DualProj": "dualproj", "NashMTL": "nash_mtl"}
+#: How their markup, and its mathematics, is written in plain text.
+PLAIN = [
+    (r"\s*\.\. [\w-]+::.*", ""),  # notes and examples, which docstring_parser takes for a part of the last parameter
+    (r"\s+", " "),
+    (r"\\begin\{bmatrix\}(.*?)\\end\{bmatrix\}", lambda found: f"[{found[1].replace('&', ',').strip()}]"),
+    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
+    (r"\\(?:hat|tilde|mathbb|mathrm)\s*(?:\{([^{}]*)\}|(\\?\w+))", r"\1\2"),
+    (r"\\l?dots", "..."),
+    (r"\\(\w+)", r"\1"),
+    (r":(?:\w+:)+`~?([^`<]*?)(?: <[^`]*>)?`", lambda found: found[1].removeprefix("torchjd.aggregation.")),
+    (r"`([^`<]*) <([^`]*)>`_", r"\1 (\2)"),
+    (r"`+", ""),
+    (r" ,", ","),
+]
 #: What they remember besides their buffers.
 MEMORY = ("_state_key", "_n_steps")
 
@@ -203,7 +218,13 @@ def _docstring(made_by: type[nn.Module], options: list[inspect.Parameter]) -> st
     """TorchJD's own words for the options, where ``--help`` looks for them."""
     from docstring_parser import parse
 
-    about = {param.arg_name: " ".join((param.description or "").split())
-             for param in parse(inspect.getdoc(made_by) or "").params}
+    about = {param.arg_name: _plain(param.description or "") for param in parse(inspect.getdoc(made_by) or "").params}
     lines = [f"    {option.name}: {about.get(option.name) or 'see TorchJD.'}" for option in options]
     return "\n".join([f"TorchJD's {made_by.__name__}.", "", "Args:", "    tasks: names of the tasks.", *lines])
+
+
+def _plain(text: str) -> str:
+    """Restructured text without its markup, and without the notes after it."""
+    for pattern, plain in PLAIN:
+        text = re.sub(pattern, plain, text, flags=re.DOTALL)
+    return text.strip()

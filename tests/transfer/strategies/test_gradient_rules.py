@@ -572,6 +572,30 @@ def test_fairgrad_condition(alpha, count):
         assert weights.min() > 0 and close((gramian @ weights) * weights ** (1 / alpha), torch.ones(count))
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0, 10.0])
+@pytest.mark.parametrize("ratio", [1e-1, 1e-3, 1e-5])
+def test_fairgrad_condition_for_graded_norms(alpha, ratio):
+    for count, shift in itertools.product((2, 3, 8), (0.0, 0.3, -0.1)):
+        jacobian = torch.logspace(0, math.log10(ratio), count).double()[:, None] * draw(count, 50, count, shift)
+        gramian = jacobian @ jacobian.T
+        weights = build("fairgrad", count, alpha=alpha).weights(gramian)
+        assert weights.min() > 0 and close((gramian @ weights) * weights ** (1 / alpha), torch.ones(count), rtol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("cosine", [-0.5, -0.999, -1.0, -1.0 - 1e-8, 1.0, 1.0 + 1e-8])
+def test_fairgrad_of_two_tasks(alpha, cosine):
+    """Of one length, so that w^(1 + 1/α) (1 + cos) = 1; opposed ones have no solution, and weights a bound."""
+    gramian = torch.tensor([[1.0, cosine], [cosine, 1.0]], dtype=torch.float64)
+    weights = build("fairgrad", 2, alpha=alpha).weights(gramian)
+    power = 1 + 1 / alpha
+    assert close(weights[0], weights[1], rtol=1e-3)
+    if cosine > -1:
+        assert close(weights[0] ** power * (1 + min(cosine, 1.0)), 1.0, rtol=1e-4)
+    else:
+        assert 1 < weights[0] ** power < 1e11
+
+
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_imtl_g_and_config_conditions(count):
     jacobian = draw(count, 10)
@@ -593,6 +617,27 @@ def test_aligned_mtl_has_condition_number_one():
                          ("rmse", values.square().mean())]:
         aligned = square.sqrt() * left @ right
         assert close(step(build("aligned_mtl", 4, scale_mode=mode), jacobian), aligned.mean(0))
+
+
+@pytest.mark.parametrize("scale_mode", ["min", "median", "rmse"])
+@pytest.mark.parametrize("size", [1e-1, 3e-3, 3e-4, 1e-4])
+def test_aligned_mtl_counts_small_gradients_that_are_independent(scale_mode, size):
+    """A small gradient is no rounding; one that depends on others is, be it small or not."""
+    jacobian = torch.tensor([[1.0, 0.0, 0.3], [0.0, size, 0.0]], dtype=torch.float64)
+    theirs = aggregation.AlignedMTL(scale_mode=scale_mode)
+    assert close(step(build("aligned_mtl", 2, scale_mode=scale_mode), jacobian), theirs(jacobian), rtol=1e-6)
+    for factor in (size, -size, 1.0):  # and a third one that is parallel to the first
+        more = torch.cat([jacobian, factor * jacobian[:1]])
+        assert close(step(build("aligned_mtl", scale_mode=scale_mode), more), theirs(more), rtol=1e-6)
+        rounded = more.float() @ more.float().T * (1 + 1e-7 * draw(3, 3, seed=1).float())
+        rounded = 0.5 * (rounded + rounded.T).double()
+        weights = build("aligned_mtl", scale_mode=scale_mode).weights(rounded)
+        assert close(weights @ more, theirs(more), rtol=1e-3)
+
+
+def test_aligned_mtl_has_these_scales():
+    with pytest.raises(UserError, match="balance.scale_mode is 'max': set it to min, median, rmse"):
+        build("aligned_mtl", scale_mode="max")
 
 
 # -- CAGrad -----------------------------------------------------------------------------------------
@@ -642,6 +687,18 @@ def test_projection_onto_the_simplex():
     for seed in range(20):
         values = 2 * draw(1, 5, seed)[0].numpy()
         assert close(project_onto_simplex(values), quadratic_programme(np.eye(5), -values, True), atol=1e-6)
+        for offset in (-1e3, 1e3):  # moving all of them moves nothing
+            assert close(project_onto_simplex(values + offset), project_onto_simplex(values))
+
+
+@pytest.mark.parametrize("size", [1e3, 1e16, 1e17, 1e300])
+def test_projection_of_large_values_onto_the_simplex(size):
+    assert project_onto_simplex(np.array([1.0, 3.0, -2.0]) * size).tolist() == [0, 1, 0]
+    assert project_onto_simplex(np.array([1.0, 1.0, -2.0]) * size).tolist() == [0.5, 0.5, 0]
+    assert project_onto_simplex(-np.array([1.0, 1.0]) * size).tolist() == [0.5, 0.5]
+    assert np.isnan(project_onto_simplex(np.array([1.0, np.nan]))).all()
+    weights = build("modo").weights(size * torch.eye(3, dtype=torch.float64))
+    assert close(weights, [1 / 3] * 3)
 
 
 def test_rules_with_two_draws():
@@ -827,6 +884,17 @@ def test_torchjd_on_the_command_line():
 def test_options_on_the_command_line(name):
     known = load(OnlyBalance, ["--balance.name", name, "--balance.update_every", "3"]).balance
     assert known.common.update_every == 3 and isinstance(known.build(["a", "b"]), GradientBalance)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_help_of_torchjds_options_is_plain_text(name):
+    text = BALANCES.get(f"torchjd:{name}").__doc__
+    assert not any(mark in text for mark in ("`", "\\", ":math", ".. ", "{", "}")), text
+
+
+def test_mathematics_in_the_help_of_torchjd():
+    assert "defaults to [1/m, ..., 1/m]^T in R^m." in BALANCES.get("torchjd:UPGrad").__doc__
+    assert "use as lambda_0. If None (default), lambda_0 is set" in BALANCES.get("torchjd:CRMOGMWeighting").__doc__
 
 
 def test_torchjd_begins_anew_with_another_number_of_tasks():

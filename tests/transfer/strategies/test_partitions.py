@@ -13,7 +13,7 @@ from mtl_heads import build_model
 from mtl_heads.resources import multiply_adds, parameters
 from transfer.config import TransferConfig
 from transfer.network import build_network
-from transfer.strategies import partitions
+from transfer.strategies import maximum_roaming, partitions
 from transfer.strategies.filter_masks import draw_masks
 from transfer.strategies.maximum_roaming import roam
 from transfer.strategies.registry import PARTITIONS
@@ -67,6 +67,30 @@ def roamed(tasks, filters, p, seed, completion=1.0):
         if (masks == history[-1][0]).all():
             return history
         history.append((masks.copy(), visited.copy()))
+
+
+# -- what is drawn ---------------------------------------------------------------------------------------
+
+
+def test_layers_of_one_size_have_masks_of_their_own():
+    partition = partitioned("task_routing", p=0.5).partition
+    found = [partition.masks[:, span] for span in partition.spans if span.stop - span.start == 16]
+    assert len(found) > 4
+    assert all(not torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
+
+
+def test_updates_draw_differently_and_so_do_the_orders_of_tasks(monkeypatch):
+    orders = []
+    monkeypatch.setattr(maximum_roaming, "roam",
+                        lambda masks, visited, choose, order, done: orders.append(tuple(order)) or
+                        roam(masks, visited, choose, order, done))
+    first, second, again = (partitioned("maximum_roaming", p=0.5).partition for _ in range(3))
+    for partition, number in ((first, 1), (second, 2), (again, 1)):
+        partition.update(number)
+    assert torch.equal(first.masks, again.masks) and not torch.equal(first.masks, second.masks)
+    layers = len(first.layers)
+    assert orders[:layers] == orders[2 * layers:] != orders[layers:2 * layers]
+    assert len(set(orders)) > 3 and all(sorted(order) == [0, 1, 2] for order in orders)
 
 
 # -- masks of one layer -------------------------------------------------------------------------------

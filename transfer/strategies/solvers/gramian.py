@@ -26,7 +26,29 @@ def coordinates(gramian: np.ndarray) -> np.ndarray:
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
-def equal_projections(gramian: np.ndarray, rounding: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+#: What counts as zero among the eigenvalues of unit gradients' inner products, relative to the largest: of the size of
+#: the error of products in float32.
+ROUNDING = 1e-6
+
+
+def independent_coordinates(gramian: np.ndarray, rounding: float = ROUNDING) -> np.ndarray:
+    """Points ``[T, r]``, r the rank of the unit gradients: the gradients in r independent directions.
+
+    As :func:`coordinates`, but for the question what is independent: it is asked of the gradients' directions, so that
+    a gradient much smaller than the others counts, and one that depends on others up to rounding does not.
+
+    Args:
+        gramian: ``[T, T]``.
+        rounding: what counts as zero among eigenvalues, relative to the largest.
+    """
+    lengths = norms(gramian)
+    inverse = inverse_or_zero(lengths)
+    values, vectors = np.linalg.eigh(gramian * np.outer(inverse, inverse))
+    kept = values > rounding * max(values[-1], 0.0)
+    return lengths[:, None] * vectors[:, kept] * np.sqrt(values[kept])
+
+
+def equal_projections(gramian: np.ndarray, rounding: float = ROUNDING) -> tuple[np.ndarray, np.ndarray]:
     """Weights of the unit gradients whose sum has the same inner product, 1, with each of them.
 
     Least-squares solution y of U Uᵀ y = 1, for the unit gradients U. Taking unit gradients first keeps
@@ -35,8 +57,7 @@ def equal_projections(gramian: np.ndarray, rounding: float = 1e-6) -> tuple[np.n
 
     Args:
         gramian: ``[T, T]``.
-        rounding: what counts as zero among the eigenvalues of U Uᵀ, relative to the largest; of the size
-            of the error of products in float32.
+        rounding: what counts as zero among the eigenvalues of U Uᵀ, relative to the largest.
 
     Returns:
         y, and the inverse norms of the gradients; both ``[T]``, 0 for a gradient that is zero.
