@@ -10,6 +10,7 @@ from harness.config import Selection, load, selection
 from harness.errors import UserError
 from harness.files import write_atomically
 from pretrain.evaluation.labelled import LABELLED
+from scenes.export_command import NAME, add_export_command, run_export_command
 
 PROGRAM = "python -m pretrain.evaluate data"
 
@@ -43,14 +44,9 @@ def data_program(argv: list[str]) -> int:
     where = commands.add_parser("where", help="where to get a set, its licence and its folder")
     where.add_argument("name")
     commands.add_parser("check", help="say whether a folder is complete: check NAME [ROOT] [--data.OPTION VALUE …]")
-    export = commands.add_parser("export-scenes", help="write the built-in scenes in the layout of a set")
-    export.add_argument("--as", dest="layout", required=True, metavar="NAME")
-    export.add_argument("folder")
-    export.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the images, pixels")
-    for split in ("train", "val", "test"):
-        export.add_argument(f"--{split}", type=int, metavar="N", help=f"images of split {split}, where it has one")
+    add_export_command(commands)
     options = parser.parse_args(argv)
-    return {"list": _list, "where": _where, "export-scenes": _export}[options.command](options)
+    return {"list": _list, "where": _where, NAME: run_export_command}[options.command](options)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -97,16 +93,3 @@ def _check(argv: list[str]) -> int:
         print(f"images with their labels: {path}")
     print("complete, though not as published" if remarks else "complete")
     return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from scenes.export import LAYOUTS, export
-
-    given = {split: getattr(options, split) for split in ("train", "val", "test")}
-    counts = {split: count for split, count in given.items() if count is not None}
-    size = tuple(options.size) if options.size else None
-    folder = export(options.layout, options.folder, counts, size, bar=True)
-    print(f"wrote {folder} (lost: {LAYOUTS.get(options.layout).quantisation})")
-    return 0
-
-

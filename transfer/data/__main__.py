@@ -12,6 +12,7 @@ import yaml
 from harness.errors import UserError, closest
 from harness.files import write_atomically
 from harness.program import run_program
+from scenes.export_command import NAME, add_export_command, run_export_command
 from transfer.data.base import DATASETS
 
 
@@ -29,14 +30,9 @@ def main() -> int:
     check.add_argument("--grid", metavar="FILE", help="picture of samples to write (default check_NAME.png)")
     check.add_argument("--samples", type=int, default=8, help="samples in the picture; 0: no picture")
     check.add_argument("--all", action="store_true", help="read every sample")
-    export = commands.add_parser("export-scenes", help="write the built-in scenes in the layout of a data set")
-    export.add_argument("--as", dest="layout", required=True, metavar="NAME")
-    export.add_argument("folder")
-    export.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the images, pixels")
-    for split in ("train", "val", "test"):
-        export.add_argument(f"--{split}", type=int, metavar="N", help=f"samples of split {split}, where it has one")
+    add_export_command(commands)
     options = parser.parse_args()
-    return {"list": _list, "where": _where, "check": _check, "export-scenes": _export}[options.command](options)
+    return {"list": _list, "where": _where, "check": _check, NAME: run_export_command}[options.command](options)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -54,15 +50,7 @@ def _list(options: argparse.Namespace) -> int:
 def _where(options: argparse.Namespace) -> int:
     kind = DATASETS.get(options.name)
     print(inspect.getdoc(kind).split("\n\nArgs:")[0])
-    about = kind.about
-    if about is None:
-        print("\nNothing to get.")
-        return 0
-    counts = ", ".join(f"{split} {count}" for split, count in about.counts.items())
-    lines = [f"get it from   {about.url}", f"licence       {about.licence}"]
-    lines += [f"samples       {counts}"] if counts else []
-    lines += [f"note          {about.note}"] if about.note else []
-    print("\n" + "\n".join(lines) + "\n\n" + about.tree)
+    print(f"\n{kind.about.text() if kind.about else 'Nothing to get.'}")
     return 0
 
 
@@ -124,17 +112,6 @@ def _options(text: str, known: list[str]) -> dict[str, Any]:
             raise UserError(f"the data set has no option '{option}'{closest(str(option), known)}: it has "
                             f"{', '.join(known)}")
     return given
-
-
-def _export(options: argparse.Namespace) -> int:
-    from scenes.export import LAYOUTS, export
-
-    given = {split: getattr(options, split) for split in ("train", "val", "test")}
-    counts = {split: count for split, count in given.items() if count is not None}
-    size = tuple(options.size) if options.size else None
-    folder = export(options.layout, options.folder, counts, size, bar=True)
-    print(f"wrote {folder} (lost: {LAYOUTS.get(options.layout).quantisation})")
-    return 0
 
 
 if __name__ == "__main__":
