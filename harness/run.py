@@ -123,8 +123,13 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *exception: object) -> None:
         self.close()
+        if kind is not None and self.main:  # a run that was refused leaves nothing
+            with suppress(OSError):
+                if [item.name for item in self.folder.iterdir()] == [".lock"]:
+                    (self.folder / ".lock").unlink()
+                    self.folder.rmdir()
 
     def _hold(self) -> None:
         # A POSIX lock belongs to the process: data workers that outlive a killed parent for a

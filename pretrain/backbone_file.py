@@ -17,7 +17,7 @@ from pretrain.formats.base import bare
 
 def save_backbone(
     path: str | Path,
-    model: nn.Module,
+    model: nn.Module | Mapping[str, Tensor],
     architecture: str,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
@@ -29,7 +29,7 @@ def save_backbone(
 
     Args:
         path: of the file.
-        model: the backbone, a timm model; wrappers of data parallel or compile are left out of the names.
+        model: the backbone, a timm model, or its state; wrappers of data parallel or compile are left out of the names.
         architecture: its timm name.
         mean: of the channels that it was trained with, in [0, 1].
         std: of the channels that it was trained with, in [0, 1].
@@ -40,10 +40,8 @@ def save_backbone(
     Raises:
         UserError: the file cannot be written; a file that was there stays.
     """
-    state = {
-        bare(key): value.detach().cpu().contiguous()
-        for key, value in model.state_dict().items() if isinstance(value, Tensor)
-    }
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    state = {bare(key): value.detach().cpu().contiguous() for key, value in state.items() if isinstance(value, Tensor)}
     content = save(state, metadata_of(architecture, options or {}, mean, std, input_size, metadata or {}))
     write_atomically(path, lambda file: file.write(_in_order(content)))
 

@@ -52,8 +52,8 @@ def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Co
         figures = [(file, caption) for file, caption in pictures if file.exists()]
         if figures:
             parts = [result["architecture"], *unusual_parts(result)]
-            title = f"{result['name']}: {', '.join(parts)} from {result['weights'] or 'random weights'}"
-            sections.append(Section(title, figures=figures))
+            heading = f"{result['name']}: {', '.join(parts)} from {result['weights'] or 'random weights'}"
+            sections.append(Section(heading, figures=figures))
     sections.append(Section("Markdown", code=table.markdown(), code_title="the table as Markdown"))
     sections.append(Section("LaTeX", code=table.latex(), code_title="the table as LaTeX"))
     write_report(path, title, sections)
@@ -81,7 +81,8 @@ def main() -> int:
     print(table.text())
     started = {result.get("weights_digest") for result in results}
     if frozen and not started & set(frozen):
-        print("none of these runs started from a backbone that was evaluated: their files differ")
+        print("none of these runs started from a backbone that was evaluated: "
+              + ("their files differ" if started - {None} else "they began from random weights"))
     for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):
         if file:
             write_text(file, text + "\n")

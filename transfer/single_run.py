@@ -40,6 +40,7 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
     Returns:
         0 when done, or 128 + the signal that asked to stop.
     """
+    from transfer.backbone_export import write_backbone
     from transfer.classifiers.initialise import begin_classifiers
     from transfer.engine import Transfer
     from transfer.report import draw_panels, write_transfer_report
@@ -84,22 +85,9 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
         if world.is_main_process:
             results = collect_results(transfer, folder.name, metrics, singles,
                                       transfer.seconds / max(1, transfer.step))
-            write_backbone(transfer, run)
+            write_backbone(transfer, folder / "checkpoints" / "backbone.safetensors")
             draw_panels(transfer, run.figures / "panels.png")
             write_transfer_report(run, results, singles)
             run.finish(results)
         world.wait_for_everyone()
     return 0
-
-
-def write_backbone(transfer: Any, run: Run) -> None:
-    """The fine-tuned backbone, where the architecture has one for all tasks."""
-    from safetensors.torch import save
-
-    from harness.files import write_atomically
-
-    backbone = getattr(transfer.model, "backbone", None)
-    if backbone is not None:
-        state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
-        content = save(state, {"format": "pt", "architecture": transfer.network.backbone, "features_only": "true"})
-        write_atomically(run.folder / "checkpoints" / "backbone.safetensors", lambda file: file.write(content))

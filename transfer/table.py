@@ -38,8 +38,8 @@ def build_table(results: Iterable[Result], frozen: Frozen | None = None) -> Tabl
         told.append("Seeds")
         described = [{**row, "Seeds": str(len(group))} for group, row in zip(groups, described, strict=True)]
     rows = [tuple(row[key] for key in told) for row in described]
-    return Table(tuple(told), rows, [*_frozen_columns(groups, frozen or {}), *task_columns(groups),
-                                           *_cost_columns(groups)])
+    columns = [*task_columns(groups), *_frozen_columns(groups, frozen or {}), *_cost_columns(groups)]
+    return Table(tuple(told), rows, columns, turned=len(columns) > max(12, len(rows)))
 
 
 def describe(result: Result) -> dict[str, str]:

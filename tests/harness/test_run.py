@@ -237,3 +237,14 @@ def test_a_full_disk_while_logging(tmp_path):
             run._metrics.close()
             run._metrics = open("/dev/full", "w")  # noqa: SIM115
             run.log({"step": 1})
+
+
+def test_a_refused_run_leaves_nothing(tmp_path):
+    folder = tmp_path / "outputs" / "refused"
+    with pytest.raises(UserError, match="no"), Run(folder, Config()):
+        raise UserError("no")
+    assert not folder.exists() and folder.parent.exists()
+    with pytest.raises(UserError, match="no"), Run(folder, Config()) as run:
+        run.begin(0)
+        raise UserError("no")
+    assert (folder / "config.yaml").exists()  # it had begun

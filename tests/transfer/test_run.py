@@ -11,6 +11,7 @@ import torch
 
 from harness.checkpoint import load_file
 from harness.run import read_metrics
+from pretrain import load_backbone
 from transfer.delta import delta_mtl
 
 CONTRACT = {
@@ -83,6 +84,11 @@ def test_baselines_results_and_comparison(programs):
     assert f"{results['delta_mtl']:+.2f}"[:4] in first.out and "report: outputs/first/report.html" in first.out
     assert offline((folder / "report.html").read_text())
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.pt", "backbone.safetensors"}
+    # as that of a pretraining run; at its output stride, layers of as many channels have one projection less
+    backbone = load_backbone(folder, features_only=True, min_matched=0.9).state_dict()
+    trained = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
+    of_last = {key.partition("backbone.")[2]: value for key, value in trained.items() if "backbone." in key}
+    assert len(of_last) > 100 and all(torch.equal(backbone[key], value) for key, value in of_last.items())
 
     written = [(path / "results.json").stat().st_mtime_ns for path in singles]
     second = programs.main("transfer", "--name=second", *options, "--balance.weights={depth: 3}")
