@@ -24,6 +24,11 @@ class UnreadableImage(Exception):
         self.source = source
         self.reason = reason
 
+    @property
+    def told(self) -> str:
+        """For the user, where no image may be missing."""
+        return f"{self.source} cannot be read ({self.reason}): get the file again"
+
     @classmethod
     def of(cls, source: str, error: Exception) -> UnreadableImage:
         """What a decoder's error means for an image."""

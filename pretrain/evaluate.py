@@ -56,6 +56,7 @@ def evaluate(config: Any, folder: Path) -> int:
 
     from harness.seeding import set_threads
     from pretrain.evaluation.collection import build_table, read_measurements, write_results
+    from pretrain.evaluation.features import Features
     from pretrain.evaluation.report import write_evaluation_report
 
     set_threads(config.threads)
@@ -66,16 +67,23 @@ def evaluate(config: Any, folder: Path) -> int:
         if protocol.needs:
             data.require(protocol.needs, name)
     subjects = _subjects(config, any(protocol.backbone for protocol in protocols.values()))
-    made, asked, failed = 0, [], []
-    for name, protocol in protocols.items():
-        for subject in subjects if protocol.backbone else [None]:
+    fingerprint = data.fingerprint() if data else None
+    made, paths, failed = 0, {}, []
+    for subject in [*subjects, None]:  # a backbone is built once for all its protocols, and then let go
+        features = Features(subject, config.features, device, config.workers) if subject else None
+        for name, protocol in protocols.items():
+            if protocol.backbone != bool(subject):
+                continue
             try:
-                path, found = _measurement(config, folder, name, protocol, subject, data, device)
+                paths[name, subject and subject.label], found = _measurement(
+                    config, folder, name, protocol, features, data if protocol.needs else None, fingerprint)
             except UserError as error:  # the others are not lost for it
                 failed.append(error)
                 continue
             made += found
-            asked.append(path)
+    asked = [paths[place] for name, protocol in protocols.items()
+             for place in ([(name, subject.label) for subject in subjects] if protocol.backbone else [(name, None)])
+             if place in paths]
     if not asked:
         raise failed[0]
     if device.type == "cuda":
@@ -170,21 +178,20 @@ def _subjects(config: Any, needed: bool) -> list[Any]:
     return subjects
 
 
-def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: Any, data: Any,
-                 device: Any) -> tuple[Path, bool]:
-    """The file of a measurement, and whether it had to be made."""
+def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: Any, data: Any,
+                 fingerprint: str | None) -> tuple[Path, bool]:
+    """The file of a measurement, and whether it had to be made; ``features`` and ``data`` where it looks at them."""
     import dataclasses
 
     from harness.config import digest, identity
     from harness.run import encode
     from pretrain.evaluation.collection import MEASUREMENTS
-    from pretrain.evaluation.features import Features
 
+    subject = features.subject if features else None
     # not the paths: the content of the weights and of the images counts
     about: dict[str, Any] = {
         "protocol": name, "options": config.tasks[name].options, "seed": config.seed,
-        "data": config.data.name if protocol.needs else None,
-        "fingerprint": data.fingerprint() if protocol.needs else None,
+        "data": config.data.name if data else None, "fingerprint": fingerprint if data else None,
         "digest": subject.digest if subject else None,
         "features": identity(config.features) if subject else None,
     }
@@ -198,17 +205,16 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, subject: A
         if (known := json.loads(path.read_text()))["checkpoint"] != label:
             write_text(path, encode({**known, "checkpoint": label}, indent=2) + "\n")
         return path, False
-    print(f"{name}{f' of {label}' if label else ''}{f' on {config.data.name}' if protocol.needs else ''} …", flush=True)
+    print(f"{name}{f' of {label}' if label else ''}{f' on {config.data.name}' if data else ''} …", flush=True)
     place.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    features = Features(subject, config.features, device, config.workers) if subject else None
     try:
-        finding = protocol.measure(features, data if protocol.needs else None, place, config.seed)
+        finding = protocol.measure(features, data, place, config.seed)
     except UserError:
         with suppress(OSError):
             place.rmdir()
         raise
-    if protocol.needs:
+    if data:
         finding.remarks += data.remarks()
     found = {
         "id": key, "checkpoint": label, "source": subject.source if subject else None,

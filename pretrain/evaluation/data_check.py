@@ -84,7 +84,7 @@ def read(data: Labelled, chosen: Mapping[str, Sequence[int]] | None, frames: int
             try:
                 reading()
             except UnreadableImage as error:
-                wrong.append(f"{error.source} cannot be read ({error.reason}): get the file again")
+                wrong.append(error.told)
             except UserError as error:
                 wrong.append(str(error))
             bar.update()

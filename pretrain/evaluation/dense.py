@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.errors import UserError
-from harness.images import UnreadableImage
 from harness.progress import progress
-from pretrain.evaluation.features import Features, middle
+from pretrain.evaluation.features import Features, attempt, middle
 from pretrain.evaluation.labelled import IGNORED, LabelledImages
 
 
@@ -107,12 +106,10 @@ class _Masked(Dataset):
         return len(self.images)
 
     def __getitem__(self, number: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray] | UserError:
-        try:
-            pixels, mask = self.images.image(number), self.images.mask(number)
-        except UnreadableImage as error:
-            return UserError(f"{error.source} cannot be read ({error.reason}): get the file again")
-        except UserError as error:
-            return error
+        read = attempt(lambda: (self.images.image(number), self.images.mask(number)))
+        if isinstance(read, UserError):
+            return read
+        pixels, mask = read
         if mask.shape != pixels.shape[:2]:
             return UserError(f"{self.images.name(number)}: its mask is {' × '.join(map(str, mask.shape))} pixels and "
                              f"the image {' × '.join(map(str, pixels.shape[:2]))}: get the files again")

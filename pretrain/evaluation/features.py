@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pretrain.evaluation.labelled import LabelledImages
 from pretrain.evaluation.subject import Subject
 
 POOL = "pool"
+T = TypeVar("T")
 _REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
              ValueError)
 
@@ -131,6 +132,8 @@ class Features:
         start = 0
         with progress(len(images), description=f"features of {self.subject.label}", leave=False, delay=1) as bar:
             for groups in loader:
+                if isinstance(groups, UserError):
+                    raise groups
                 for places, batch in groups:
                     with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
                         vectors = pooled(self.normalise(batch)).float().cpu().numpy()
@@ -212,12 +215,19 @@ class _Whole(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        try:
-            pixels = self.images.image(number)
-        except UnreadableImage as error:
-            raise UserError(f"{error.source} cannot be read ({error.reason}): get the file again") from error
-        return middle(pixels, self.resize, self.crop)
+    def __getitem__(self, number: int) -> np.ndarray | UserError:
+        pixels = attempt(lambda: self.images.image(number))
+        return pixels if isinstance(pixels, UserError) else middle(pixels, self.resize, self.crop)
+
+
+def attempt(read: Callable[[], T]) -> T | UserError:
+    """What a reading gives; or what is wrong, returned, since what a worker raises has its traceback in the message."""
+    try:
+        return read()
+    except UnreadableImage as error:
+        return UserError(error.told)
+    except UserError as error:
+        return error
 
 
 def middle(pixels: np.ndarray, resize: int | None, crop: int | None) -> np.ndarray:
@@ -239,8 +249,11 @@ def middle(pixels: np.ndarray, resize: int | None, crop: int | None) -> np.ndarr
     return np.asarray(picture)
 
 
-def _same_size(images: Sequence[np.ndarray]) -> list[tuple[list[int], Tensor]]:
-    """Images of one size together: their places in the batch, and uint8 ``[n, H, W, 3]``."""
+def _same_size(images: Sequence[np.ndarray | UserError]) -> list[tuple[list[int], Tensor]] | UserError:
+    """Images of one size together: their places in the batch, and uint8 ``[n, H, W, 3]``; or what is wrong with one."""
+    wrong = next((image for image in images if isinstance(image, UserError)), None)
+    if wrong is not None:
+        return wrong
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(image.shape, []).append(place)

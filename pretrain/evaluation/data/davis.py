@@ -151,7 +151,7 @@ class _DavisVideo(Video):
         try:
             return read_picture(self.frames[number])
         except UnreadableImage as error:
-            raise UserError(f"{error.source} cannot be read ({error.reason}): get the file again") from error
+            raise UserError(error.told) from error
 
 
 def _files(folder: Path, suffixes: frozenset[str], video: str, what: str) -> dict[str, Path]:

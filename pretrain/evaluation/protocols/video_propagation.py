@@ -290,4 +290,4 @@ def _frame(video: Video, number: int) -> np.ndarray:
     try:
         return video.frame(number)
     except UnreadableImage as error:
-        raise UserError(f"{error.source} cannot be read ({error.reason}): get the file again") from error
+        raise UserError(error.told) from error

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms import functional as vision
 
 from harness.errors import UserError
+from harness.images import UnreadableImage
 from pretrain import evaluate, save_backbone
 from pretrain.evaluation.collection import build_table, read_measurements
 from pretrain.evaluation.features import FeatureConfig, Features, middle
@@ -236,3 +237,27 @@ def test_a_configuration_names_several_protocols(command, checkpoint, plugin, tm
     assert "dropped the options of view_iou" in capsys.readouterr().err
     (found,) = read_measurements([tmp_path / "evaluation"])
     assert found["options"]["k"] == 2 and found["data"] == "scenes"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_one_line(checkpoint, workers):
+    class Damaged(Mixed):
+        def image(self, number):
+            raise UnreadableImage("a.jpg", "truncated")
+
+    found = Features(Subject(str(checkpoint)), FeatureConfig(cache=False), torch.device("cpu"), workers)
+    with pytest.raises(UserError, match=r"^a.jpg cannot be read \(truncated\): get the file again$"):
+        found.pooled(Damaged(), None, None)
+
+
+def test_a_backbone_is_built_once_for_all_protocols(command, checkpoint, plugin, tmp_path, monkeypatch):
+    built = []
+    build = Subject.build
+    monkeypatch.setattr(Subject, "build", lambda self, **options: built.append(self.label) or build(self, **options))
+    plugin.write_text(TOY + TOY[TOY.index("@PROTOCOLS"):].replace('"toy"', '"other_toy"').replace("Toy", "OtherToy"))
+    assert command("--checkpoint", f"[{checkpoint}, random:{checkpoint}]", "--labels", "[a, b]", "--plugin", plugin,
+                   "--tasks", "[toy, other_toy, view_iou]", "--view_iou.draws", "50", "--output", tmp_path / "e",
+                   *FEW) == 0
+    assert built == ["a", "b"]
+    order = [(m["protocol"], m["checkpoint"]) for m in read_measurements([tmp_path / "e"])]
+    assert order == [("toy", "a"), ("toy", "b"), ("other_toy", "a"), ("other_toy", "b"), ("view_iou", "")]
