@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import write_atomically, write_text
+from harness.table import Table
 
 _PAGE = Path(__file__).with_name("report.html.j2")
 
@@ -50,6 +51,12 @@ def write_report(path: Path, title: str, sections: Sequence[Section], lead: str 
     ]
     template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE.read_text(encoding="utf-8"))
     write_text(path, template.render(title=title, lead=lead, sections=plain))
+
+
+def notations(table: Table) -> list[Section]:
+    """A table to copy, as Markdown and as LaTeX."""
+    return [Section("Markdown", code=table.markdown(), code_title="the table as Markdown"),
+            Section("LaTeX", code=table.latex(), code_title="the table as LaTeX")]
 
 
 def save_figure(figure: Any, path: Path) -> Path:

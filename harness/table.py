@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from harness.files import write_text
 
 _LATEX = str.maketrans({"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "°": r"$^\circ$", "–": "--",
                         **{symbol: "\\" + symbol for symbol in "%_&#${}"}, "~": r"\textasciitilde{}"})
@@ -110,6 +114,12 @@ class Table:
         return "\n".join([rf"\begin{{tabular}}{{{layout}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
                           r"\bottomrule", r"\end{tabular}"])
 
+    def write(self, markdown: str | Path | None = None, latex: str | Path | None = None) -> None:
+        """To the files that are named."""
+        for file, text in ((markdown, self.markdown()), (latex, self.latex())):
+            if file:
+                write_text(file, text + "\n")
+
     def cells(self, mark: Callable[[str], str] = str) -> list[list[str]]:
         """Rows of plain text, the headings first; ``mark`` changes the best of a column."""
         best = [column.best() for column in self.columns]
@@ -125,3 +135,15 @@ class Table:
     def _titles(self) -> int:
         """How many columns, as shown, are text."""
         return 1 if self.turned else len(self.names)
+
+
+def add_table_options(parser: argparse.ArgumentParser, page: str) -> None:
+    """``--markdown``, ``--latex`` and ``--report`` of programs that compare.
+
+    Args:
+        parser: of the program.
+        page: what its page has, for the help.
+    """
+    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
+    parser.add_argument("--report", metavar="FILE", help=f"write a page with {page}")

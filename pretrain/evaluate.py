@@ -20,6 +20,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import locked, write_text
 from harness.program import run_program
+from harness.table import add_table_options
 
 
 def main() -> int:
@@ -113,16 +114,12 @@ def compare(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pretrain.evaluate compare",
                                      description="Put the measurements of several evaluations side by side.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of evaluations")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
-    parser.add_argument("--report", metavar="FILE", help="write a page with the table and all pictures")
+    add_table_options(parser, "the table and all pictures")
     arguments = parser.parse_args(argv)
     measurements = read_measurements(arguments.folders)
     table = build_table(measurements)
     print(table.text())
-    for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):
-        if file:
-            write_text(file, text + "\n")
+    table.write(arguments.markdown, arguments.latex)
     if arguments.report:
         write_evaluation_report(Path(arguments.report), measurements, "Comparison")
         print(f"report: {arguments.report}")

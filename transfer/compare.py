@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import write_text
 from harness.program import run_program
-from harness.report import Section, write_report
-from harness.table import Table
+from harness.report import Section, notations, write_report
+from harness.table import Table, add_table_options
 from transfer.frozen import Frozen, is_evaluation, read_frozen
 from transfer.results import read_results, run_folder, with_singles
 from transfer.table import build_table
@@ -54,8 +53,7 @@ def write_comparison(path: Path, results: list[dict[str, Any]], title: str = "Co
             parts = [result["architecture"], *unusual_parts(result)]
             heading = f"{result['name']}: {', '.join(parts)} from {result['weights'] or 'random weights'}"
             sections.append(Section(heading, figures=figures))
-    sections.append(Section("Markdown", code=table.markdown(), code_title="the table as Markdown"))
-    sections.append(Section("LaTeX", code=table.latex(), code_title="the table as LaTeX"))
+    sections += notations(table)
     write_report(path, title, sections)
     return table
 
@@ -66,9 +64,7 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN",
                         help="folders of runs, or folders above them; and folders of pretrain.evaluate, whose figures "
                              "stand beside the runs that started from the same backbone")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--latex", metavar="FILE", help="write the table as LaTeX (booktabs)")
-    parser.add_argument("--report", metavar="FILE", help="write a page with the table and the runs' pictures")
+    add_table_options(parser, "the table and the runs' pictures")
     arguments = parser.parse_args()
     evaluations = [folder for folder in map(run_folder, arguments.runs) if is_evaluation(folder)]
     runs = [path for path in arguments.runs if run_folder(path) not in evaluations]
@@ -83,9 +79,7 @@ def main() -> int:
     if frozen and not started & set(frozen):
         print("none of these runs started from a backbone that was evaluated: "
               + ("their files differ" if started - {None} else "they began from random weights"))
-    for file, text in ((arguments.markdown, table.markdown()), (arguments.latex, table.latex())):
-        if file:
-            write_text(file, text + "\n")
+    table.write(arguments.markdown, arguments.latex)
     if arguments.report:
         write_comparison(Path(arguments.report), results, frozen=frozen)
         print(f"report: {arguments.report}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report import Section, write_report
+from harness.report import Section, notations, write_report
 from pretrain.evaluation.collection import Measurement, build_table
 
 
@@ -23,8 +23,7 @@ def write_evaluation_report(path: Path, measurements: Sequence[Measurement], tit
     for protocol in dict.fromkeys(m["protocol"] for m in measurements):
         for measurement in (m for m in measurements if m["protocol"] == protocol):
             sections += _sections(measurement)
-    sections.append(Section("Markdown", code=table.markdown(), code_title="the table as Markdown"))
-    sections.append(Section("LaTeX", code=table.latex(), code_title="the table as LaTeX"))
+    sections += notations(table)
     write_report(path, title, sections)
 
 
