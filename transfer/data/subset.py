@@ -1,4 +1,4 @@
-"""A share of another data set's training samples."""
+"""A share of another data set's training samples, or of their labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UserError
+from harness.errors import UserError, closest
 from harness.seeding import numpy_generator
 from transfer.data.base import DATASETS, DataSet, Label, Sample, Samples, Split
 from transfer.tasks.base import Task
@@ -21,10 +21,12 @@ class Subset(DataSet):
         of: name of the data set.
         share: of the training samples, above 0 and at most 1.
         seed: of the draw.
+        turns: tasks that share the drawn samples out among them: each sample keeps the labels of one of them, in turns,
+            and of no other task; those of a task that is not trained are left out. By default samples keep all labels.
         options: options of the data set.
     """
 
-    def __init__(self, of: str = "scenes", share: float = 0.2, seed: int = 0,
+    def __init__(self, of: str = "scenes", share: float = 0.2, seed: int = 0, turns: list[str] | None = None,
                  options: dict[str, Any] | None = None) -> None:
         if of == "subset":
             raise UserError("subset: a share of a share is a smaller share: name the data set itself in of")
@@ -35,7 +37,13 @@ class Subset(DataSet):
         except TypeError as error:
             raise UserError(f"subset: data set '{of}' does not take these options ({error})") from error
         self.splits = self.whole.splits
-        self.share, self.seed = share, seed
+        self.share, self.seed, self.turns = share, seed, tuple(turns or ())
+        for task in self.turns:
+            if task not in self.labels:
+                raise UserError(f"subset: turns: {of} has no task '{task}'{closest(task, self.labels)}: it has "
+                                f"{', '.join(self.labels)}")
+        if len(set(self.turns)) < len(self.turns):
+            raise UserError(f"subset: turns {', '.join(self.turns)}: one is named twice")
 
     @property
     def labels(self) -> Mapping[str, Label]:
@@ -43,7 +51,12 @@ class Subset(DataSet):
 
     def choose(self, names: Iterable[str] | None = None,
                options: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Task]:
-        self._tasks = self.whole.choose(names, options)
+        tasks = self.whole.choose(names, options)
+        for task in tasks if self.turns else ():
+            if task not in self.turns:
+                raise UserError(f"subset: task '{task}' has no turn, so no sample would have a label of it: add it to "
+                                f"data.turns ({', '.join(self.turns)}), or leave it out of tasks")
+        self._tasks = tasks
         return self._tasks
 
     def load(self, split: str) -> Split:
@@ -51,11 +64,19 @@ class Subset(DataSet):
         if split != "train":
             return samples
         count = max(1, round(self.share * len(samples)))
-        chosen = numpy_generator(self.seed, "subset").choice(len(samples), count, replace=False)
-        return _Chosen(samples, np.sort(chosen))
+        chosen = np.sort(numpy_generator(self.seed, "subset").choice(len(samples), count, replace=False))
+        if not self.turns:
+            return _Chosen(samples, chosen)
+        if count < len(self.turns):
+            raise UserError(f"subset: {count} training samples cannot take turns among {len(self.turns)} tasks: raise "
+                            "data.share")
+        tasks = np.resize(np.array(self.turns), count)
+        trained = np.isin(tasks, list(self.tasks))
+        return _OneLabelEach(samples, chosen[trained], tasks[trained])
 
     def fingerprint(self) -> str:
-        return f"{self.whole.fingerprint()}-share{self.share:g}-{self.seed}"
+        turns = f"-{'+'.join(self.turns)}" if self.turns else ""
+        return f"{self.whole.fingerprint()}-share{self.share:g}-{self.seed}{turns}"
 
 
 class _Chosen(Split):
@@ -72,3 +93,23 @@ class _Chosen(Split):
 
     def batch(self, indices: Sequence[int]) -> Samples | None:
         return self.samples.batch(self.chosen[indices].tolist())
+
+
+class _OneLabelEach(_Chosen):
+    """Some samples of a split, each with the label of one task."""
+
+    def __init__(self, samples: Split, chosen: np.ndarray, tasks: np.ndarray) -> None:
+        super().__init__(samples, chosen)
+        self.tasks = tasks
+
+    def __getitem__(self, index: int) -> Sample:
+        sample, task = super().__getitem__(index), self.tasks[index]
+        return {**sample, "targets": {name: target for name, target in sample["targets"].items() if name == task}}
+
+    def batch(self, indices: Sequence[int]) -> Samples | None:
+        return None  # would hold every sample's label of every task
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many samples have a turn of each task; they may still lack its label."""
+        return {str(name): int(count) for name, count in zip(*np.unique(self.tasks, return_counts=True), strict=True)}
