@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,3 +32,24 @@ class About:
         counts = ", ".join(f"{split} {count}" for split, count in self.counts.items())
         facts = {"get it from": self.url, "licence": self.licence, "samples": counts, "note": self.note}
         return "\n".join([*(f"{name:13} {fact}" for name, fact in facts.items() if fact), "", self.tree])
+
+
+def _words(kind: type) -> str:
+    """What a class says of itself before its arguments, without the markup of code."""
+    return (inspect.getdoc(kind) or "").split("\n\nArgs:")[0].replace("``", "")
+
+
+def list_data_sets(kinds: Mapping[str, type]) -> str:
+    """A line for each data set: its name, and its title or what its class says first.
+
+    Args:
+        kinds: classes of data sets with an attribute ``about``, by name.
+    """
+    width = max(map(len, kinds))
+    titles = {name: kind.about.title if kind.about else _words(kind).split("\n")[0] for name, kind in kinds.items()}
+    return "\n".join(f"{name.ljust(width)}  {title}" for name, title in titles.items())
+
+
+def where_to_get(kind: type) -> str:
+    """What a data set is, where to get it, its licence and its folder."""
+    return f"{_words(kind)}\n\n{kind.about.text() if kind.about else 'Nothing to get.'}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from dataclasses import dataclass, field
 
+from harness.about import list_data_sets, where_to_get
 from harness.config import Selection, load, selection
 from harness.errors import UserError
 from harness.files import write_atomically
@@ -50,22 +50,12 @@ def data_program(argv: list[str]) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    names = LABELLED.names()
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name.ljust(width)}  {_title(name)}")
+    print(list_data_sets({name: LABELLED.get(name) for name in LABELLED.names()}))
     return 0
 
 
-def _title(name: str) -> str:
-    kind = LABELLED.get(name)
-    return kind.about.title if kind.about else (inspect.getdoc(kind) or "").split("\n")[0]
-
-
 def _where(options: argparse.Namespace) -> int:
-    kind = LABELLED.get(options.name)
-    print(inspect.getdoc(kind).split("\n\nArgs:")[0])
-    print(f"\n{kind.about.text() if kind.about else 'Nothing to get.'}")
+    print(where_to_get(LABELLED.get(options.name)))
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from harness.about import list_data_sets, where_to_get
 from harness.errors import UserError, closest
 from harness.files import write_atomically
 from harness.program import run_program
@@ -36,21 +37,12 @@ def main() -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    rows = []
-    for name in DATASETS.names():
-        kind = DATASETS.get(name)
-        about = kind.about
-        rows.append((name, (inspect.getdoc(kind) or "").split("\n")[0] if about is None else about.title))
-    width = max(len(name) for name, _ in rows)
-    for name, title in rows:
-        print(f"{name.ljust(width)}  {title}")
+    print(list_data_sets({name: DATASETS.get(name) for name in DATASETS.names()}))
     return 0
 
 
 def _where(options: argparse.Namespace) -> int:
-    kind = DATASETS.get(options.name)
-    print(inspect.getdoc(kind).split("\n\nArgs:")[0])
-    print(f"\n{kind.about.text() if kind.about else 'Nothing to get.'}")
+    print(where_to_get(DATASETS.get(options.name)))
     return 0
 
 
