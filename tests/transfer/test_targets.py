@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from transfer.data.base import DATASETS
 from transfer.published import published
@@ -49,6 +51,23 @@ def test_stated_deltas_follow_from_the_stated_figures():
     assert checked > 20
 
 
+def test_tasks_and_backbones_are_named_as_in_the_recipes():
+    """Else a run's figures would never stand beside them."""
+    from timm import list_models
+
+    import mtl_heads.backbones  # noqa: F401 - it tells timm of the papers' own networks
+
+    known = {name.lower(): name for name in list_models()}
+    folder = Path(__file__).resolve().parents[2] / "configs" / "transfer"
+    tasks: dict[str, set[str]] = {}
+    for name in {row.dataset for row in published()}:
+        recipes = [yaml.safe_load(file.read_text()) for file in (folder / name).glob("*.yaml")]
+        tasks[name] = {task for recipe in recipes for task in (*recipe["tasks"], *recipe.get("auxiliary", []))}
+    for row in published():
+        assert set(row.values) <= {"*", *tasks[row.dataset]}, row
+        assert known.get(row.backbone.lower(), row.backbone) == row.backbone, row
+
+
 def test_every_metric_is_one_of_its_task():
     kinds = {"left": "classification", "right": "classification", "even": "classification", "odd": "classification",
              "glaucoma": "classification", "disc": "binary_segmentation", "cup": "binary_segmentation",
@@ -59,8 +78,6 @@ def test_every_metric_is_one_of_its_task():
             kind = kinds.get(task, task)
             if row.dataset == "taskonomy":
                 kind = {"scene": "scene_distribution", "edge": "heat_map"}.get(task, kind)
-            if row.dataset == "cityscapes_npy" and task == "depth":
-                kind = "inverse_depth"
             if kind is None:
                 continue
             metric = build_task(kind, task, ("a", "b")).metric()
