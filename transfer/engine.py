@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ from mtl_heads.output import Output
 from transfer.classifiers.choice import check_classifiers
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet
-from transfer.data.loading import Augmented, Evaluated, loader_options
+from transfer.data.loading import Augmented, Evaluated, evaluation_batches, loader_options
 from transfer.data.other_split import NumberedBatches
 from transfer.gradients.objective import RunObjective
 from transfer.gradients.passes import Part
@@ -278,7 +278,7 @@ class Transfer:
         world, tasks = self.world, {name: self.tasks[name] for name in self.config.tasks}
         samples = Evaluated(self.data.split(split), self.config.evaluation.size)
         mine = Subset(samples, range(world.process_index, len(samples), world.num_processes))
-        loader = DataLoader(mine, batch_size=self.config.evaluation.batch_size, **self._loading(persistent=False))
+        loader = evaluation_batches(mine, tasks, self.config, pin=world.device.type == "cuda")
         metrics = {name: task.metric().to(world.device) for name, task in tasks.items()}
         model = Views(self.model, tasks, self.config.evaluation.flip, self.config.evaluation.scales)
         training = self.model.training
@@ -449,7 +449,8 @@ def _check_evaluation(config: TransferConfig, data: DataSet) -> None:
     as_size(config.evaluation.size, "evaluation")
 
 
-def progress_over(loader: DataLoader, images: int, world: Accelerator, description: str, enabled: bool) -> Any:
+def progress_over(loader: Iterable[dict[str, Any]], images: int, world: Accelerator, description: str,
+                  enabled: bool) -> Any:
     """Iterate over a loader with a progress bar that counts images over all processes."""
     with progress(images, description=description, enabled=enabled and world.is_main_process, leave=False) as bar:
         for batch in loader:

@@ -99,9 +99,7 @@ def with_ratio(transfer: Transfer, names: tuple[str, str, str], split: str) -> d
 @torch.no_grad()
 def _predicted(transfer: Transfer, names: tuple[str, str, str], split: str) -> tuple[Tensor, Tensor, Tensor]:
     """Of every image of a split, in order: predicted ratio, predicted probability of class 1, true class."""
-    from torch.utils.data import DataLoader
-
-    from transfer.data.loading import Evaluated, loader_options
+    from transfer.data.loading import Evaluated, evaluation_batches
     from transfer.prediction.views import Views
 
     config, network, device = transfer.config, transfer.network, transfer.world.device
@@ -112,7 +110,7 @@ def _predicted(transfer: Transfer, names: tuple[str, str, str], split: str) -> t
                   config.evaluation.scales)
     training = network.model.training
     network.model.eval()
-    for batch in DataLoader(samples, batch_size=config.evaluation.batch_size, **loader_options(tasks, config)):
+    for batch in evaluation_batches(samples, tasks, config):
         found = model(network.normalise(batch["image"].to(device)), list(names)).predictions
         inner, outer = (found[name][:, 0].cpu() > 0 for name in names[1:])
         columns[0].append(vertical_ratio(inner, outer))

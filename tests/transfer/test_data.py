@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from harness.errors import UserError
+from transfer.config import TransferConfig
 from transfer.data import DATASETS, DataSet, Label, Split
-from transfer.data.loading import Augmented, Evaluated, collate
+from transfer.data.loading import Augmented, Evaluated, collate, evaluation_batches
 from transfer.transforms import Augmentation
 
 H, W = 20, 24
@@ -191,6 +192,28 @@ def test_labels_of_different_sizes_stay_apart():
     samples[1]["image"] = np.zeros((8, 9, 3), np.uint8)
     with pytest.raises(UserError, match="different sizes"):
         collate(samples, tasks)
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_batches_images_of_one_size(size, workers):
+    tasks = Tiny().choose(["semseg", "scene"])
+
+    class Uneven(TinySplit):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return {**sample, "image": sample["image"][: H - index % 3], "targets": {"scene": np.int64(index % 2)}}
+
+    config = TransferConfig(workers=workers)
+    config.evaluation.batch_size = size
+    batches = list(evaluation_batches(Evaluated(Uneven("val", ("scene",))), tasks, config))
+    assert len(batches) == {1: 6, 2: 6, 6: 3}[size]
+    assert sorted(name for batch in batches for name in batch["ids"]) == [f"val/{index}" for index in range(6)]
+    for batch in batches:
+        numbers = [int(name[-1]) for name in batch["ids"]]
+        assert {H - number % 3 for number in numbers} == {batch["image"].shape[2]}
+        assert batch["targets"]["scene"].tolist() == [number % 2 for number in numbers]
+        assert batch["targets"]["semseg"].shape == (len(numbers), batch["image"].shape[2], W)
 
 
 def test_collate_pickles():

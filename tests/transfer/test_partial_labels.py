@@ -84,6 +84,30 @@ def test_a_task_without_labels_moves_nothing_of_its_own():
     assert not all(map(torch.equal, other, transfer.model.task_parameters("semseg")))
 
 
+def test_images_of_different_sizes_are_evaluated_at_their_own():
+    found = {}
+    for size in ("1", "5"):
+        transfer = make([*COMMON, "--evaluation.batch_size", size])
+        load = transfer.data.load
+
+        def cut(split, load=load):
+            samples = load(split)
+            whole = type(samples).__getitem__
+
+            class Cut(type(samples)):
+                def __getitem__(self, index):
+                    sample, rows = whole(self, index), 36 - 4 * (index % 2)
+                    targets = {k: v[:rows] if v.ndim else v for k, v in sample["targets"].items()}
+                    return {**sample, "image": sample["image"][:rows], "targets": targets}
+
+            return Cut(samples.name, samples.count, samples.tasks)
+
+        transfer.data.load = cut
+        found[size] = transfer.evaluate("test")
+    for name, metrics in found["1"].items():
+        assert found["5"][name] == pytest.approx(metrics, rel=1e-5, nan_ok=True), name
+
+
 def test_metrics_of_a_split_without_labels_of_a_task_are_undefined():
     transfer = make(COMMON)
     load = transfer.data.load

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from harness.config import Selection
 from harness.errors import UserError
@@ -22,7 +22,7 @@ from transfer.classifiers.base import Classes
 from transfer.classifiers.choice import classified
 from transfer.classifiers.combination import Neighbors, combine, nearest
 from transfer.classifiers.names import source_names
-from transfer.data.loading import Evaluated, loader_options
+from transfer.data.loading import Evaluated, evaluation_batches
 
 if TYPE_CHECKING:
     from transfer.config import TransferConfig
@@ -196,7 +196,6 @@ def batches(transfer: Transfer, task: str) -> Iterator[tuple[Tensor, Tensor]]:
     config, world = transfer.config, transfer.world
     samples = Evaluated(transfer.train_split, config.evaluation.size)
     mine = Subset(samples, range(world.process_index, len(samples), world.num_processes))
-    for batch in DataLoader(mine, config.evaluation.batch_size,
-                            **loader_options({task: transfer.tasks[task]}, config)):
+    for batch in evaluation_batches(mine, {task: transfer.tasks[task]}, config):
         yield (transfer.network.normalise(batch["image"].to(world.device)),
                batch["targets"][task].to(world.device))

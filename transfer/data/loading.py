@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from harness.errors import UserError
 from harness.interrupts import quiet_worker
@@ -107,6 +107,30 @@ def loader_options(tasks: Mapping[str, Task], config: TransferConfig, *, persist
             "worker_init_fn": quiet_worker if workers else None, "pin_memory": pin, **parallel}
 
 
+def evaluation_batches(samples: Dataset, tasks: Mapping[str, Task], config: TransferConfig, *,
+                       pin: bool = False) -> Iterator[dict[str, Any]]:
+    """Collated batches of evaluation; where its images have different sizes, a batch is as many as there are sizes.
+
+    Args:
+        samples: what is evaluated on.
+        tasks: whose labels are collated.
+        config: has the size of batches and the number of workers.
+        pin: as for :func:`loader_options`.
+    """
+    options = loader_options(tasks, config, pin=pin) | {"collate_fn": partial(_collate_sizes, tasks=tasks)}
+    for batches in DataLoader(samples, batch_size=config.evaluation.batch_size, **options):
+        yield from batches
+
+
+def _collate_sizes(samples: Sequence[Sample] | Samples, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
+    if isinstance(samples, dict):
+        return [collate(samples, tasks)]
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample["image"].shape, []).append(sample)
+    return [collate(group, tasks) for group in groups.values()]
+
+
 def collate(samples: Sequence[Sample] | Samples, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Stack samples; labels that a sample lacks become their task's "no label".
 
@@ -126,8 +150,8 @@ def collate(samples: Sequence[Sample] | Samples, tasks: Mapping[str, Task]) -> d
         return _stacked(samples, tasks)
     shapes = {sample["image"].shape for sample in samples}
     if len(shapes) > 1:
-        raise UserError(f"images of different sizes {sorted(shapes)} in one batch: give a size to resize or "
-                        "crop them to, or use batch size 1")
+        raise UserError(f"images of different sizes {sorted(shapes)} in one batch: set --augmentation.size to crop or "
+                        "stretch them to, or use batch size 1")
     images = np.stack([sample["image"].transpose(2, 0, 1) for sample in samples])
     sizes = [_label_size(sample, tasks) for sample in samples]
     return {
