@@ -38,7 +38,7 @@ class Nyud(FolderData):
     """
 
     about = About(
-        "NYUD-v2, multi-task version", "https://github.com/facebookresearch/astmt",
+        "NYUD-v2, multi-task version", "https://github.com/SimonVandenhende/Multi-Task-Learning-PyTorch",
         "images and depth for research (Silberman et al., 2012); labels of ASTMT CC BY-NC 4.0", """\
 ROOT/
   gt_sets/train.txt, val.txt    one name a line: 795 and 654
@@ -47,7 +47,7 @@ ROOT/
   depth/NAME.npy                metres, 0 unknown
   normals/NAME.npy              480×640×3, (0, 0, 0) unknown
   edge/NAME.npy                 0 or 1""",
-        {"train": 795, "val": 654}, "the archive is called NYUD_MT")
+        {"train": 795, "val": 654}, "the archive is called NYUD_MT; the one of ASTMT itself has other file types")
     image = "images/{}.jpg"
 
     def __init__(self, root: str | None = None, val_count: int = 0, seed: int = 0,

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from transfer.data._files import plane, read_colours, read_indices, read_matlab
 from transfer.data._folder import Field, FolderData, Lacking, read_list, size_text
 from transfer.data._pascal_lists import CLASSES, INDOOR, PART_OF, PARTS, PERSON
-from transfer.data._values import class_map, shifted, unit_vectors
+from transfer.data._values import NO_CLASS, class_map, shifted, unit_vectors
 from transfer.data.base import DATASETS, Label
 
 _TABLE = shifted(len(CLASSES))
@@ -25,15 +25,17 @@ _LABELLED = np.isin(np.arange(460), INDOOR)
 class Pascal(FolderData):
     """PASCAL-Context as ASTMT has it (Maninis et al., 2019; Vandenhende 2022, section 2.2): five tasks.
 
-    Human parts, edges and segmentation were annotated by people; normals and saliency are predictions of networks.
-    Images without people have the part ``background`` everywhere. The list ``val.txt`` is the split ``test``, since
-    results are reported on it; there is no split to choose by unless one is held out.
+    Human parts, edges and segmentation were annotated by people; normals and saliency are predictions of networks. The
+    list ``val.txt`` is the split ``test``, since results are reported on it; there is no split to choose by unless one
+    is held out.
 
     Args:
         root: folder with ``JPEGImages``, ``semseg``, ``human_parts``, ``pascal-context``, ``normals_distill``,
             ``sal_distill`` and ``ImageSets/Context``.
         normals_on: ``indoor``: normals are labels only on classes that NYUD has too, where the network they come from
             was trained (as in the publications); ``all``: everywhere.
+        parts_on: ``people``: images without a part of a person have no label of parts (as in the publications);
+            ``all``: they are background.
         val_count: training images that become the split ``val``; 0: there is none.
         seed: of that draw.
         size: side, or height and width, that images and labels are brought to when they are read; their own when none.
@@ -56,16 +58,20 @@ ROOT/
         {"train": 4998, "val": 5105}, "the archive is called PASCAL_MT")
     image = "JPEGImages/{}.jpg"
 
-    def __init__(self, root: str | None = None, normals_on: Literal["indoor", "all"] = "indoor", val_count: int = 0,
-                 seed: int = 0, size: int | list[int] | None = None, lacking: Lacking = "refuse") -> None:
+    def __init__(self, root: str | None = None, normals_on: Literal["indoor", "all"] = "indoor",
+                 parts_on: Literal["people", "all"] = "people", val_count: int = 0, seed: int = 0,
+                 size: int | list[int] | None = None, lacking: Lacking = "refuse") -> None:
         super().__init__("pascal", root, lacking, size, val_count, seed)
         if normals_on not in ("indoor", "all"):
             raise UserError(f"pascal: normals_on is '{normals_on}': choose indoor or all")
-        self.normals_on = normals_on
+        if parts_on not in ("people", "all"):
+            raise UserError(f"pascal: parts_on is '{parts_on}': choose people or all")
+        self.normals_on, self.parts_on = normals_on, parts_on
         context = self.root / "pascal-context" / "trainval"
         self.fields = {
             "semseg": Field(Label("semseg", CLASSES), _semseg, ("semseg/VOC12/{}.png", "semseg/pascal-context/{}.png")),
-            "parts": Field(Label("parts", PARTS), read_parts, ("human_parts/{}.mat",)),
+            "parts": Field(Label("parts", PARTS), read_parts if parts_on == "all" else read_parts_of_people,
+                           ("human_parts/{}.mat",)),
             "edge": Field(Label("edge"), _edge, ("pascal-context/trainval/{}.mat",)),
             "normals": Field(Label("normals"), Normals(context if normals_on == "indoor" else None),
                              ("normals_distill/{}.png",)),
@@ -77,7 +83,7 @@ ROOT/
         return read_list(self.name, self.root / "ImageSets" / "Context" / f"{split}.txt", self.hint)
 
     def options(self) -> tuple[str, ...]:
-        return (self.normals_on,)
+        return self.normals_on, self.parts_on
 
 
 def _semseg(path: Path) -> np.ndarray:
@@ -92,8 +98,9 @@ def _context(path: Path) -> np.ndarray:
     labels = read_matlab(path, "LabelMap")
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: LabelMap is no map of class numbers: get the file again")
-    if labels.size and labels.max() >= len(_LABELLED):
-        raise UserError(f"{path} has class {labels.max()}, and PASCAL-Context has 459: get the file again")
+    for number in (labels.min(), labels.max()) if labels.size else ():
+        if not 0 <= number < len(_LABELLED):
+            raise UserError(f"{path} has class {number}, and PASCAL-Context has 459: get the file again")
     return labels
 
 
@@ -102,10 +109,15 @@ def _edge(path: Path) -> np.ndarray:
 
 
 def boundaries(labels: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour has another label: boundaries one pixel wide, uint8 ``[H, W]``."""
+    """Pixels with another label to the right, below, or at the lower right: uint8 ``[H, W]``.
+
+    So the published evaluation draws the boundaries that it compares with (``seg2bmap`` of Martin et al. 2004, on
+    PASCAL's label maps), slanted ones two pixels wide. Without the third neighbour those of one direction are thin.
+    """
     found = np.zeros(labels.shape, bool)
     found[:, :-1] = labels[:, :-1] != labels[:, 1:]
     found[:-1] |= labels[:-1] != labels[1:]
+    found[:-1, :-1] |= labels[:-1, :-1] != labels[1:, 1:]
     return found.view(np.uint8)
 
 
@@ -156,3 +168,13 @@ def read_parts(path: Path) -> np.ndarray:
     if shape is None:
         raise UserError(f"{path} has no objects, so the size of its image is not known: get the file again")
     return parts
+
+
+def read_parts_of_people(path: Path) -> np.ndarray:
+    """Parts of people; no label where the image has none.
+
+    Raises:
+        UserError: as :func:`read_parts`.
+    """
+    parts = read_parts(path)
+    return parts if parts.any() else np.full_like(parts, NO_CLASS)

@@ -18,6 +18,7 @@ from scenes.dataset import seed_of
 from scenes.export import LAYOUTS, export
 from transfer.data import DATASETS
 from transfer.data.loading import Augmented, collate
+from transfer.data.pascal import boundaries
 from transfer.transforms import Augmentation
 
 COUNTS = {"train": 4, "val": 2, "test": 2}
@@ -190,7 +191,8 @@ def test_pascal(opened):
     for split, number, sample in samples(opened("pascal")):
         truth, targets = view(split, number), sample["targets"]
         assert like_jpeg(sample["image"], truth["image"])
-        np.testing.assert_array_equal(targets["parts"], truth["parts"] if number % 3 != 2 else 0)
+        people = number % 3 != 2 and truth["parts"].any()
+        np.testing.assert_array_equal(targets["parts"], truth["parts"] if people else np.full(SIZE, 255))
         np.testing.assert_array_equal(targets["saliency"], truth["saliency"])
         semseg = truth["semseg"].astype(int)
         for row in range(SIZE[0]):
@@ -198,7 +200,8 @@ def test_pascal(opened):
                 here = semseg[row, column]
                 right = column + 1 < SIZE[1] and semseg[row, column + 1] != here
                 below = row + 1 < SIZE[0] and semseg[row + 1, column] != here
-                assert targets["edge"][row, column] == (right or below)
+                slanted = column + 1 < SIZE[1] and row + 1 < SIZE[0] and semseg[row + 1, column + 1] != here
+                assert targets["edge"][row, column] == (right or below or slanted)
         plant = semseg == SEMSEG_CLASSES.index("plant")  # "pottedplant" is no class of NYUD
         assert not targets["normals"][plant].any()
         cosine = (targets["normals"] * truth["normals"]).sum(-1)[~plant]
@@ -207,10 +210,23 @@ def test_pascal(opened):
     assert max(lost) < 0.6
 
 
-def test_pascal_normals_everywhere(opened):
-    data = opened("pascal", normals_on="all")
-    assert all(sample["targets"]["normals"].any(-1).all() for _, _, sample in samples(data, "normals"))
-    assert data.fingerprint() != opened("pascal").fingerprint()
+def test_pascal_normals_and_parts_everywhere(opened):
+    data = opened("pascal", normals_on="all", parts_on="all")
+    for _, number, sample in samples(data, "normals", "parts"):
+        assert sample["targets"]["normals"].any(-1).all() and not (sample["targets"]["parts"] == 255).any()
+        assert number % 3 != 2 or not sample["targets"]["parts"].any()
+    prints = {opened("pascal", **options).fingerprint() for options in ({}, {"normals_on": "all"}, {"parts_on": "all"})}
+    assert len(prints) == 3
+    for option in ("normals_on", "parts_on"):
+        with pytest.raises(UserError, match=f"{option} is 'some'"):
+            opened("pascal", **{option: "some"})
+
+
+def test_boundaries_of_pascal_are_as_thick_in_every_direction():
+    down, right = np.mgrid[:20, :20]
+    found = [boundaries((across > 9).astype(np.uint16)) for across in (down, right, (down + right) // 2,
+                                                                       (down - right + 19) // 2)]
+    assert [int(one[5:15, 5:15].sum()) for one in found] == [10, 10, 19, 19]
 
 
 def test_taskonomy(opened):

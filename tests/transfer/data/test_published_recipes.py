@@ -42,6 +42,9 @@ def test_what_recipes_name_is_there(name, root):
         evaluation = recipe["evaluation"]
         assert evaluation["split"] == "test" and "test" in data.splits, file
         assert evaluation.get("select", "last") == "last" or (evaluation["every"] and "val" in data.splits), file
+        if "size" in evaluation:  # stretched to it, so that training must see nothing else
+            assert recipe["augmentation"]["fit"] == "stretch", file
+            assert recipe["augmentation"]["size"] == evaluation["size"], file
         assert all(len(line) <= 120 for line in file.read_text().splitlines()), file
 
 
