@@ -40,8 +40,10 @@ def held_out(name: str, length: int, count: int, seed: int) -> np.ndarray:
     """Which training images make the validation split: ``[length]`` bool, drawn once.
 
     Raises:
-        UserError: fewer than two would be left for training.
+        UserError: fewer than two would be left for training, or the count is negative.
     """
+    if count < 0:
+        raise UserError(f"{name}: val_count is {count}: it must not be negative")
     if count > length - 2:
         raise UserError(f"{name}: val_count {count} leaves nothing of {length} training images: make it smaller")
     chosen = np.zeros(length, bool)

@@ -102,8 +102,16 @@ class Table(dict):
 
 
 def draw_point(point: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The map of a point (x, y) that the task ``localization`` is trained with."""
-    return gaussian_map(float(point[0]), float(point[1]), height, width)
+    """The map of a point (x, y) that the task ``localization`` is trained with.
+
+    Raises:
+        UserError: it lies outside.
+    """
+    x, y = map(float, point)
+    if not (0 <= x <= width and 0 <= y <= height):
+        raise UserError(f"the point ({x:g}, {y:g}) lies outside of an image of {height}×{width}: points are x and y in "
+                        "pixels of the image")
+    return gaussian_map(x, y, height, width)
 
 
 class Listing:
@@ -118,7 +126,7 @@ class Listing:
         if folder not in self._folders:
             try:
                 self._folders[folder] = frozenset(os.listdir(self.root / folder))
-            except OSError:
+            except (OSError, ValueError):  # the latter of names that no file system takes
                 self._folders[folder] = frozenset()
         return self._folders[folder]
 
@@ -327,8 +335,7 @@ class FolderSplit(Split):
             if task in self._known:
                 known = self._known[task]
                 if name in known.values:
-                    value = known.values[name]
-                    targets[task] = value if known.draw is None else known.draw(value, *image.shape[:2])
+                    targets[task] = known.values[name] if known.draw is None else self._drawn(known, index, image)
                 continue
             file = self._files[task][index]
             if file is None:
@@ -341,6 +348,12 @@ class FolderSplit(Split):
             targets[task] = target
         sample: Sample = {"image": image, "id": f"{self.name}/{name}", "targets": targets}
         return sample if self.size is None else resized(sample, self.tasks, self.size)
+
+    def _drawn(self, known: Known, index: int, image: np.ndarray) -> np.ndarray:
+        try:
+            return known.draw(known.values[self.names[index]], *image.shape[:2])
+        except UserError as error:
+            raise UserError(f"{self.root / self.images[index]}: {error}") from error
 
     @property
     def sizes(self) -> dict[str, int]:

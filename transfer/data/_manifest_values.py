@@ -13,7 +13,9 @@ import numpy as np
 
 from harness.errors import UserError, closest
 from transfer.data._files import plane, read_colours, read_indices, read_numbers
-from transfer.data._values import class_map, index_table, positive, share, unit_vectors, yes_or_no
+from transfer.data._values import NO_CLASS, class_map, index_table, positive, share, unit_vectors, yes_or_no
+
+YES_OR_NO = ("saliency", "edge", "binary_segmentation")
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Column:
         task: kind of the task.
         classes: names of its classes.
         first: stored number of class 0.
-        ignored: stored numbers that mean "no label".
+        ignored: stored numbers that mean "no label"; None where nothing was said of them.
         scale: what a stored number of 1 stands for: metres for depth, pixels for disparity, a share for heat maps.
     """
 
     task: str
     classes: tuple[str, ...] = ()
     first: int = 0
-    ignored: tuple[int, ...] = (255,)
+    ignored: tuple[int, ...] | None = None
     scale: float = 1.0
 
 
@@ -50,30 +52,42 @@ class MapReader:
         if kind == "instance_center":
             return _offsets(read_numbers(path), path)
         raw = plane(read_numbers(path) if is_array else read_indices(path), path)
-        if kind in ("semseg", "parts"):
-            return class_map(raw, self.table, path)
         if kind in ("depth", "disparity", "inverse_depth"):
-            values = positive(raw)
+            values = self._without(positive(raw), raw, 0)
             return values if self.column.scale == 1 else values * np.float32(self.column.scale)
         if kind in ("keypoints", "heat_map"):
-            return share(raw, 1 / self.column.scale)
-        if raw.dtype.kind in "iu" and self.column.ignored == (255,) and not is_array and raw.max(initial=0) > 1:
-            # a mask drawn in black and white: 255 is yes there, unless something else says 1
-            if not (raw == 1).any():
-                return class_map(raw, _BLACK_AND_WHITE, path)
-        return yes_or_no(raw, path)
+            return self._without(share(raw, 1 / self.column.scale), raw, -1)
+        if self.table is not None:
+            return class_map(self._unsigned(raw), self.table, path)
+        drawn = raw.dtype.kind != "b" and raw.max(initial=0) == NO_CLASS and not (raw == 1).any()
+        return class_map(raw, _BLACK_AND_WHITE, path) if drawn else yes_or_no(raw, path)
+
+    def _unsigned(self, raw: np.ndarray) -> np.ndarray:
+        """−1 for the negative numbers that mean "no label"."""
+        negative = [number for number in self.column.ignored or () if number < -1]
+        return np.where(np.isin(raw, negative), raw.dtype.type(-1), raw) if negative and raw.dtype.kind in "if" else raw
+
+    def _without(self, target: np.ndarray, raw: np.ndarray, nothing: float) -> np.ndarray:
+        """A target, ``nothing`` where a number is stored that means "no label"."""
+        if self.column.ignored:
+            target[np.isin(raw, self.column.ignored)] = nothing
+        return target
 
 
-_BLACK_AND_WHITE = index_table({0: 0, 255: 1}, ())
+_BLACK_AND_WHITE = index_table({0: 0, NO_CLASS: 1}, ())
+"""A mask that is drawn, where nothing is said of 255 and nothing else says 1."""
 
 
 def map_reader(column: Column) -> MapReader:
     """The reader of a task's label files."""
-    if column.task not in ("semseg", "parts"):
+    ignored = (NO_CLASS,) if column.ignored is None else tuple(number for number in column.ignored if number >= 0)
+    if column.task in ("semseg", "parts"):
+        stored = {column.first + index: index for index in range(len(column.classes))}
+    elif column.task in YES_OR_NO and column.ignored is not None:
+        stored = {0: 0, 1: 1, NO_CLASS: 1}
+    else:
         return MapReader(column)
-    stored = {column.first + index: index for index in range(len(column.classes))}
-    return MapReader(column, index_table({key: value for key, value in stored.items() if key >= 0}, column.ignored,
-                                         max(256, column.first + len(column.classes))))
+    return MapReader(column, index_table(stored, ignored, max(256, 1 + max((*stored, *ignored)))))
 
 
 def _offsets(raw: np.ndarray, path: Path) -> np.ndarray:
@@ -106,7 +120,7 @@ def _class(cell: Any, column: Column) -> np.ndarray:
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"'{value}' is no class{closest(str(value), column.classes)}") from None
-    if number != int(number) or not 0 <= number - column.first < len(column.classes):
+    if not number.is_integer() or not 0 <= number - column.first < len(column.classes):
         raise ValueError(f"class {value} is not one of {column.first} to {column.first + len(column.classes) - 1}")
     return np.int64(int(number) - column.first)
 

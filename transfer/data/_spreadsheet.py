@@ -26,7 +26,8 @@ def read_sheet(path: str | Path) -> list[list[str]]:
             shared = _shared(archive) if "xl/sharedStrings.xml" in names else []
             sheets = sorted(name for name in names if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", name))
             return [_row(row, shared) for row in _parse(archive, sheets[0]).iter(f"{_SPACE}row")]
-    except (OSError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError, ValueError, IndexError, KeyError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError, ValueError, IndexError, KeyError,
+            RuntimeError) as error:  # the last where it is encrypted, or packed in a way that is not known
         raise UserError(f"{path} cannot be read as a table ({error}): get the file again") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,30 @@ class DataSet(ABC):
             raise UserError(f"the data set has no split '{name}'{closest(name, self.splits)}: "
                             f"it has {', '.join(self.splits)}")
         return self.load(name)
+
+
+def open_data_set(name: str, options: Mapping[str, Any], besides: Sequence[str] = ()) -> DataSet:
+    """A data set with options that no configuration has checked.
+
+    Args:
+        name: of the data set.
+        options: of its constructor.
+        besides: names that may stand beside them, for the message.
+
+    Raises:
+        UserError: no such data set or option, or an option of another type than it takes.
+    """
+    kind = DATASETS.get(name)
+    known = list(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            raise UserError(f"data set '{name}' has no option '{option}'{closest(str(option), known)}: it has "
+                            f"{', '.join([*besides, *known])}")
+    try:
+        return kind(**options)
+    except (TypeError, ValueError, AttributeError) as error:
+        given = ", ".join(f"{option}: {value!r}" for option, value in options.items())
+        raise UserError(f"data set '{name}' cannot take the options {given[:200]} ({error})") from error
 
 
 class Split(Sequence[Sample]):

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.about import About
 from harness.errors import UserError
-from transfer.data._folder import FolderData, Known, Table, read_list
+from transfer.data._folder import FolderData, Known, Table, read_list, some
 from transfer.data.base import DATASETS, Label
 
 GROUPS = {
@@ -107,5 +107,13 @@ ROOT/
             values = np.zeros((1, 1))
         if not (np.abs(values) == 1).all():
             raise UserError(f"celeba: {path} does not have 40 times 1 or -1 in each line: get the file again")
-        return header, {row[0]: number for number, row in enumerate(rows)}, (values > 0).view(np.uint8)
+        numbered = {row[0]: number for number, row in enumerate(rows)}
+        if len(numbered) < len(rows):
+            twice = next(row[0] for number, row in enumerate(rows) if numbered[row[0]] != number)
+            raise UserError(f"celeba: {path} has two lines of {twice}: get the file again")
+        absent = [name for name, _ in self._partition if name not in numbered]
+        if absent:
+            raise UserError(f"celeba: {path} has no line of {len(absent)} images of the partition: {some(absent)}: get "
+                            "both lists again")
+        return header, numbered, (values > 0).view(np.uint8)
 

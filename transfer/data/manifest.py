@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,16 +18,21 @@ from harness.about import About
 from harness.errors import UserError, closest
 from transfer.data._arrays import held_out
 from transfer.data._folder import Field, FolderSplit, Known, Listing, draw_point, some
-from transfer.data._manifest_values import Column, map_reader, value_reader
+from transfer.data._manifest_values import YES_OR_NO, Column, map_reader, value_reader
 from transfer.data.base import DATASETS, DataSet, Label, Split
 from transfer.transforms import as_size
 
 _OPTIONS = ("task", "classes", "first", "ignored", "scale")
+_LARGEST = 65535
+"""Of the numbers that a label file may hold for a class, or for no label."""
 _MAPS = ("semseg", "parts", "saliency", "edge", "binary_segmentation", "depth", "disparity", "inverse_depth", "normals",
          "instance_center", "keypoints", "heat_map")
 _VALUES = ("classification", "scene", "scene_distribution", "attributes", "localization")
 _CLASSED = ("semseg", "parts", "classification", "scene", "scene_distribution", "attributes")
 _OWN = ("image", "split")
+_SCALED = ("depth", "disparity", "inverse_depth", "keypoints", "heat_map")
+_TAKES = {"classes": _CLASSED, "first": tuple(kind for kind in _CLASSED if kind != "attributes"), "scale": _SCALED,
+          "ignored": ("semseg", "parts", *YES_OR_NO, *_SCALED)}
 
 
 @DATASETS.register("manifest")
@@ -189,16 +195,27 @@ def _column(name: str, given: Any) -> Column:
                         f"{closest(str(kind), _MAPS + _VALUES)}: choose one of {', '.join(_MAPS + _VALUES)}")
     if name in _OWN:
         raise UserError(f"manifest: a task cannot be called '{name}': that column has a meaning of its own")
-    classes = given.get("classes") or ()
+    for option in given:
+        if option != "task" and kind not in _TAKES[option]:
+            raise UserError(f"manifest: task '{name}' is {kind}, for which '{option}' has no effect: leave it out")
+    classes = given.get("classes") or []
     if kind in _CLASSED and not classes:
         raise UserError(f"manifest: task '{name}' needs the names of its classes: {name}: {{classes: [sky, ground]}}")
-    ignored = given.get("ignored", 255)
+    if not isinstance(classes, list | tuple) or len(set(map(str, classes))) < len(classes):
+        raise UserError(f"manifest: task '{name}': classes is {classes!r}: it is a list of different names")
+    ignored = given.get("ignored")
     try:
-        return Column(kind, tuple(str(one) for one in classes), int(given.get("first", 0)),
-                      tuple(int(one) for one in (ignored if isinstance(ignored, list | tuple) else [ignored])),
-                      float(given.get("scale", 1.0)))
-    except (TypeError, ValueError) as error:
+        column = Column(kind, tuple(str(one) for one in classes), int(given.get("first", 0)),
+                        None if ignored is None else tuple(
+                            int(one) for one in (ignored if isinstance(ignored, list | tuple) else [ignored])),
+                        float(given.get("scale", 1.0)))
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"manifest: task '{name}': {error}") from error
+    if not 0 <= column.first <= _LARGEST or max(column.ignored or [0]) > _LARGEST:
+        raise UserError(f"manifest: task '{name}': first is from 0 to {_LARGEST}, and ignored numbers are at most that")
+    if not 0 < column.scale < math.inf:
+        raise UserError(f"manifest: task '{name}': scale is {column.scale:g}: it must be above 0")
+    return column
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

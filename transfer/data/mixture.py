@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from harness.errors import UserError, closest
 from harness.seeding import derive_seed, numpy_generator
-from transfer.data.base import DATASETS, DataSet, Label, Sample, Split
+from transfer.data.base import DATASETS, DataSet, Label, Sample, Split, open_data_set
 from transfer.tasks.base import Task
 
 _EXAMPLE = "'[{name: nyud, root: DIR}, {name: scenes, weight: 0.5}]'"
@@ -36,6 +36,8 @@ class Mixture(DataSet):
 
     def __init__(self, sets: list[dict[str, Any]] | None = None,
                  weights: Literal["times", "shares"] = "times") -> None:
+        if sets and not isinstance(sets, list | tuple):
+            raise UserError(f"mixture: data.sets is {sets!r}: give a list, as --data.sets {_EXAMPLE}")
         if not sets:
             raise UserError(f"mixture: data.sets is not set: give the data sets to mix, as --data.sets {_EXAMPLE}")
         if weights not in ("times", "shares"):
@@ -60,14 +62,7 @@ class Mixture(DataSet):
         weight = entry.get("weight", 1)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise UserError(f"weight must be a number above 0, not {weight!r}")
-        kind = DATASETS.get(entry["name"])
-        known = [name for name in inspect.signature(kind).parameters if name != "self"]
-        options = {name: value for name, value in entry.items() if name not in _KEYS}
-        for name in options:
-            if name not in known:
-                raise UserError(f"unknown option {name}{closest(str(name), known)}: it has "
-                                f"{', '.join([*_KEYS, *known])}")
-        data = kind(**options)
+        data = open_data_set(entry["name"], {key: value for key, value in entry.items() if key not in _KEYS}, _KEYS)
         if "train" not in data.splits:
             raise UserError("it has no split train")
         renamed = entry.get("tasks") or {}
@@ -89,6 +84,7 @@ class Mixture(DataSet):
         for number, (data, names) in enumerate(zip(self.sets, self.names, strict=True), 1):
             for task, name in names.items():
                 label, before = data.labels[task], labels.get(name)
+                label = replace(label, parents={names[parent]: place for parent, place in label.parents.items()})
                 if before is None:
                     labels[name] = label
                 elif (before.task, before.classes) != (label.task, label.classes):

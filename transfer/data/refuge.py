@@ -31,7 +31,9 @@ _LABELS = {
     "val": ("REFUGE-Validation400-GT", "REFUGE-Validation400-GT/REFUGE-Validation400-GT", "Train/REFUGE1-val"),
     "test": ("REFUGE-Test-GT", "REFUGE-Test-GT/REFUGE-Test-GT", "Train/REFUGE1-test"),
 }
-_TABLES = ("Fovea_location.xlsx", "Fovea_locations.xlsx", "Glaucoma_label_and_Fovea_location.xlsx")
+_TABLE_OF = {"train": "Fovea_location.xlsx", "val": "Fovea_locations.xlsx",
+             "test": "Glaucoma_label_and_Fovea_location.xlsx"}
+_TABLES = tuple(_TABLE_OF.values())
 _KINDS = ("Glaucoma", "Non-Glaucoma")
 
 
@@ -77,6 +79,7 @@ ROOT/
         self._labels = {split: self._label_folder(places) for split, places in _LABELS.items()}
         masks = tuple(f"{folder}/Disc_Cup_Masks/{kind}{{stem}}.bmp" for folder in self._labels.values()
                       for kind in ("", *(f"{kind}/" for kind in _KINDS)))
+        self._without_table: dict[str, str] = {}
         fovea, glaucoma = self._tables()
         self.fields = {
             "glaucoma": Known(Label("classification", ("healthy", "glaucoma")), glaucoma),
@@ -99,6 +102,11 @@ ROOT/
                 if name.lower().endswith(".jpg")]
 
     def load(self, split: str) -> Split:
+        for place in self._without_table.items() if self.lacking == "refuse" else ():
+            for task in self.tasks:
+                if place[0] in self._parts_of(split) and task in _told_by_table(place[0]):
+                    raise UserError(f"refuge: {_no_table(*place)} in {self.root}: it has the labels of task '{task}'. "
+                                    "Get it again, or train on what is there with --data.lacking accept")
         if self.crop is None:
             return super().load(split)
         size, self.size = self.size, None
@@ -110,6 +118,13 @@ ROOT/
             raise UserError(f"refuge: {len(unknown)} images have no mask to place the crop by: {some(unknown)}. Get "
                             "them again, or leave crop out")
         return _Cropped(samples, masks, self.crop, size)
+
+    def remarks(self) -> list[str]:
+        return super().remarks() + [_no_table(*place) for place in self._without_table.items()]
+
+    def _parts_of(self, split: str) -> tuple[str, ...]:
+        """The official splits that one is made of."""
+        return ("train", "val") if split == "train" and self.division == "800/400" else (split,)
 
     def options(self) -> tuple[object, ...]:
         return self.division, self.crop
@@ -124,6 +139,7 @@ ROOT/
                 glaucoma.update({name: np.int64(f"/{_KINDS[0]}/" in name) for name in names.values()})
             file = next((file for file in _TABLES if file in self.listing.names(folder)), None)
             if file is None:
+                self._without_table[split] = folder
                 continue
             path = self.root / folder / file
             for row in _rows(path):
@@ -136,6 +152,15 @@ ROOT/
                 if "label" in row and split != "train":
                     glaucoma[name] = np.int64(_number(row["label"], path) > 0)
         return fovea, glaucoma
+
+
+def _told_by_table(split: str) -> tuple[str, ...]:
+    """Tasks whose labels the table of an official split has; of training images the folder tells of glaucoma."""
+    return ("fovea",) if split == "train" else ("fovea", "glaucoma")
+
+
+def _no_table(split: str, folder: str) -> str:
+    return f"the table {folder}/{_TABLE_OF[split]} of split {split} is missing"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

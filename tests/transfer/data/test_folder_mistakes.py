@@ -15,7 +15,8 @@ from scenes.export import export
 from transfer.data import DATASETS
 from transfer.data._files import read_indices, read_numbers
 from transfer.data._spreadsheet import read_sheet
-from transfer.data._values import class_map, positive, shifted, unit_vectors, yes_or_no
+from transfer.data._values import class_map, index_table, picture_of, positive, share, shifted, unit_vectors, yes_or_no
+from transfer.data.base import open_data_set
 
 SIZE = (24, 32)
 
@@ -212,6 +213,49 @@ def test_class_maps_with_nan():
     np.testing.assert_array_equal(class_map(np.array([[np.nan, 1.0]]), shifted(2), "file"), [[255, 1]])
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.float16, np.float64])
+def test_minus_one_is_no_label_whatever_255_is(kind):
+    raw = np.array([[-1, 0, 1]]).astype(kind)
+    for table in (shifted(2), index_table({1: 1, 0: 0}, ()), index_table({0: 0, 1: 1, 255: 1}, ())):
+        np.testing.assert_array_equal(class_map(raw, table, "file"), [[255, 0, 1]])
+    np.testing.assert_array_equal(class_map(raw, index_table({1: 0}, (0,)), "file"), [[255, 255, 0]])
+    with pytest.raises(UserError, match="file has label -2"):
+        class_map(np.array([[-2, 1]]).astype(kind), shifted(2), "file")
+
+
+@pytest.mark.parametrize("wrong", [0.4, 2.5, np.inf, -np.inf, 1e30])
+def test_a_map_of_something_else_is_no_class_map(wrong):
+    with pytest.raises(UserError, match="file has"):
+        class_map(np.array([[wrong, 1.0]]), shifted(5), "file")
+
+
+def test_class_maps_of_large_unsigned_numbers():
+    np.testing.assert_array_equal(class_map(np.array([[0, 255]], np.uint64), shifted(2), "file"), [[0, 255]])
+    with pytest.raises(UserError, match="file has label 18446744073709551615"):
+        class_map(np.array([[0, 2**64 - 1]], np.uint64), shifted(2), "file")
+
+
+def test_yes_or_no_in_floats():
+    raw = np.array([[-1, 0, 0.4, 0.6, 1.04, -0.04, 255, np.nan]])
+    np.testing.assert_array_equal(yes_or_no(raw, "file"), [[255, 0, 0, 1, 1, 0, 255, 255]])
+    with pytest.raises(UserError, match="file has 7"):
+        yes_or_no(np.array([[0, 7.0]]), "file")
+
+
+def test_heat_maps_keep_what_is_unknown():
+    np.testing.assert_allclose(share(np.array([[-1, -0.5, 0.5, 2, np.nan, np.inf]])), [[-1, 0, 0.5, 1, -1, -1]])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, np.float32])
+def test_pictures_of_every_type(kind):
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    stored = picture / np.float32(255) if kind == np.float32 else picture.astype(kind)
+    np.testing.assert_array_equal(picture_of(stored, "file"), picture)
+    if kind != np.uint8:
+        with pytest.raises(UserError, match="file has .*in floats have 0 to 1, in integers 0 to 255"):
+            picture_of(picture.astype(kind) + kind(200), "file")
+
+
 def test_values_do_not_share_memory_with_what_was_read():
     raw = np.ones((3, 4), np.float32)
     for made in (positive(raw), yes_or_no(raw, "file")):
@@ -349,6 +393,7 @@ HEAD = "image,split,semseg,kind,facts,spot\n"
     (HEAD + "a.png,,m.png,2,,\n", ("line 2", "class 2")),
     (HEAD + "a.png,,,,1;2,\n", ("line 2", "'facts'")),
     (HEAD + "a.png,,,,,middle\n", ("line 2", "'spot'", "x;y")),
+    (HEAD + "a.png,,m.png,inf,,\n", ("line 2", "class inf")),
     (HEAD + "a.png,training,,,,\n", ("line 2", "split 'training'")),
     (HEAD + "a.png,,,cat,,\na.png,,,dog,,\n", ("a.png twice", "lines 2 and 3")),
     (HEAD + "a.png,,,cat,,\n./a.png,val,,dog,,\n", ("twice", "in splits train and val")),
@@ -375,6 +420,12 @@ def test_mistakes_in_lines_of_json(table, text, parts):
 @pytest.mark.parametrize(("tasks", "parts"), [
     ({}, ("data.tasks",)), ({"semseg": {}}, ("names of its classes",)), ({"deph": {}}, ("did you mean 'depth'",)),
     ({"depth": {"scal": 2}}, ("did you mean 'scale'",)), ({"depth": 3}, ("depth: {",)),
+    ({"depth": {"scale": 0}}, ("scale is 0", "above 0")), ({"depth": {"scale": float("nan")}}, ("above 0",)),
+    ({"depth": {"classes": ["a", "b"]}}, ("'classes' has no effect",)), ({"edge": {"scale": 2}}, ("'scale' has no",)),
+    ({"semseg": {"classes": "sky"}}, ("classes is 'sky'", "list")), ({"semseg": {"classes": 3}}, ("classes is 3",)),
+    ({"semseg": {"classes": ["a", "a"]}}, ("different names",)),
+    ({"semseg": {"classes": ["a", "b"], "first": -1}}, ("first is from 0",)),
+    ({"semseg": {"classes": ["a", "b"], "ignored": 1e9}}, ("'semseg'", "ignored")),
     ({"image": {"task": "depth"}}, ("a meaning of its own",)), ({"depth": {"scale": "mm"}}, ("'depth'", "mm")),
 ])
 def test_mistakes_in_the_description(table, tasks, parts):
@@ -387,14 +438,112 @@ def test_a_file_of_another_size_in_a_manifest(table, tmp_path):
     refused(lambda: data.split("train")[0], "small.png", "4×5", "a.png", "24×32")
 
 
-@pytest.mark.parametrize(("content", "truth"), [
-    (np.array([[0, 255]], np.uint8), [[0, 1]]), (np.array([[0, 1]], np.uint8), [[0, 1]]),
-    (np.array([[0, 1, 255]], np.uint8), [[0, 1, 255]]),
+@pytest.fixture
+def label(tmp_path):
+    """A function that reads an array as the label file of a task."""
+
+    def read(array, task: str, end: str = "png", **options):
+        array = np.asarray(array)
+        Image.fromarray(np.zeros((*array.shape[:2], 3), np.uint8)).save(tmp_path / "a.png")
+        if end == "png":
+            Image.fromarray(array).save(tmp_path / "m.png")
+        else:
+            np.save(tmp_path / "m.npy", array)
+        (tmp_path / "t.csv").write_text(f"image,{task}\na.png,m.{end}\n")
+        data = DATASETS.get("manifest")(file=str(tmp_path / "t.csv"), tasks={task: options})
+        return data.split("train")[0]["targets"][task].tolist()
+
+    return read
+
+
+@pytest.mark.parametrize("kind", ["png", np.uint8, np.int32, np.float32])
+@pytest.mark.parametrize(("content", "ignored", "truth"), [
+    ([[0, 255]], None, [[0, 1]]), ([[0, 1]], None, [[0, 1]]), ([[0, 1, 255]], None, [[0, 1, 255]]),
+    ([[0, 255]], [255], [[0, 255]]), ([[0, 1, 255]], [], [[0, 1, 1]]), ([[0, 128, 255]], [128], [[0, 255, 1]]),
 ])
-def test_masks_in_black_and_white(tmp_path, content, truth):
-    """255 is yes where nothing is 1, and "no label" beside 0 and 1."""
-    Image.fromarray(np.zeros((*content.shape, 3), np.uint8)).save(tmp_path / "a.png")
-    Image.fromarray(content).save(tmp_path / "m.png")
-    (tmp_path / "t.csv").write_text("image,saliency\na.png,m.png\n")
-    data = DATASETS.get("manifest")(file=str(tmp_path / "t.csv"), tasks={"saliency": {}})
-    assert data.split("train")[0]["targets"]["saliency"].tolist() == truth
+def test_masks_in_black_and_white(label, kind, content, ignored, truth):
+    """255 is yes where nothing is 1, and "no label" beside 0 and 1, unless it is said which numbers have no label."""
+    options = {} if ignored is None else {"ignored": ignored}
+    end, array = ("png", np.uint8) if kind == "png" else ("npy", kind)
+    assert label(np.array(content, array), "saliency", end, **options) == truth
+
+
+@pytest.mark.parametrize(("task", "content", "kind", "end", "options", "truth"), [
+    ("semseg", [[0, 1, 65535]], np.uint16, "png", {"ignored": 65535}, [[0, 1, 255]]),
+    ("semseg", [[0, 1, -100, -1]], np.int64, "npy", {"ignored": [-100]}, [[0, 1, 255, 255]]),
+    ("semseg", [[0, 1, -100, -1]], np.float32, "npy", {"ignored": [-100]}, [[0, 1, 255, 255]]),
+    ("semseg", [[200, 201, 0]], np.uint8, "png", {"first": 200, "ignored": [0]}, [[0, 1, 255]]),
+    ("depth", [[1000, 65535, 0]], np.uint16, "png", {"ignored": 65535, "scale": 0.001}, [[1, 0, 0]]),
+    ("keypoints", [[0, 255, 7]], np.uint8, "png", {"ignored": 7, "scale": 1 / 255}, [[0, 1, -1]]),
+    ("keypoints", [[0, 1, -1]], np.float32, "npy", {}, [[0, 1, -1]]),
+])
+def test_stored_numbers_without_a_label(label, task, content, kind, end, options, truth):
+    classes = {"classes": ["a", "b"]} if task == "semseg" else {}
+    np.testing.assert_allclose(label(np.array(content, kind), task, end, **classes, **options), truth, atol=1e-6)
+
+
+def test_a_name_that_no_file_system_takes(table):
+    refused(lambda: table('{"image": "a\\u0000/b.png", "depth": null}\n', ".jsonl", tasks={"depth": {}}), "1 images")
+
+
+def test_a_point_outside_its_image(table):
+    data = table(HEAD + "a.png,,,,,33;2\n")
+    data.choose(["spot"])
+    refused(lambda: data.split("train")[0], "a.png", "(33, 2)", "24×32")
+
+
+def test_options_of_another_type(written):
+    for options in ({"size": "ab"}, {"val_count": "x"}, {"root": 5}):
+        refused(lambda options=options: open_data_set("nyud", {"root": str(written), **options}), "nyud", "options")
+    refused(lambda: open_data_set("nyud", {"rot": "x"}), "no option 'rot'", "did you mean 'root'")
+    refused(lambda: nyud(written, val_count=-2), "must not be negative")
+
+
+# ---- tables and lists ------------------------------------------------------------------------------
+
+
+def test_lists_of_celeba(tmp_path):
+    root = export("celeba", tmp_path / "celeba", {"train": 2, "val": 1, "test": 1}, (16, 16))
+    path = root / "list_attr_celeba.txt"
+    lines = path.read_text().splitlines()
+
+    def opened(*rows):
+        path.write_text("\n".join([*lines[:2], *rows]) + "\n")
+        return DATASETS.get("celeba")(root=str(root))
+
+    assert len(opened(*lines[2:]).split("train")) == 2
+    refused(lambda: opened(*lines[2:], lines[3]), "two lines of 000002.jpg")
+    refused(lambda: opened(*lines[2:-1]), "no line of 1 images", "000004.jpg")
+    refused(lambda: opened(*lines[2:-1], lines[-1][:-3]), "40 times")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_missing_table_of_refuge(tmp_path):
+    root = export("refuge", tmp_path / "refuge", {"train": 4, "val": 2, "test": 2}, (16, 16))
+    for folder, name in (("Annotation-Training400", "Fovea_location"), ("REFUGE-Validation400-GT", "Fovea_locations")):
+        (root / folder / f"{name}.xlsx").unlink()
+    data = DATASETS.get("refuge")(root=str(root))
+    assert sum("is missing" in remark for remark in data.remarks()) == 2
+    data.choose(["disc", "glaucoma"])
+    assert len(data.split("train")) == 4 and len(data.split("test")) == 2  # the folders tell of training images
+    refused(lambda: data.split("val"), "Fovea_locations.xlsx", "'glaucoma'", "--data.lacking accept")
+    data.choose(["fovea"])
+    refused(lambda: data.split("train"), "Fovea_location.xlsx", "'fovea'")
+    both = DATASETS.get("refuge")(root=str(root), division="800/400")
+    both.choose(["glaucoma"])
+    refused(lambda: both.split("train"), "Fovea_locations.xlsx")
+    accepted = DATASETS.get("refuge")(root=str(root), lacking="accept")
+    accepted.choose(["glaucoma"])
+    assert [len(accepted.split(split)) for split in ("train", "val")] == [4, 2]
+
+
+def test_an_encrypted_table(tmp_path):
+    content = export("refuge", tmp_path / "r", {"train": 1, "val": 1, "test": 1}, (16, 16))
+    path = content / "Annotation-Training400" / "Fovea_location.xlsx"
+    raw = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := raw.find(signature, place + 1)) >= 0:
+            raw[place + offset] |= 1
+    path.write_bytes(raw)
+    refused(lambda: read_sheet(path), "Fovea_location.xlsx", "encrypted")

@@ -100,6 +100,8 @@ def test_fingerprint(mixture):
     ([{**SCENES, "tasks": {"deph": "x"}}], "did you mean 'depth'"),
     ([{**SCENES, "tasks": {"depth": "semseg"}}], "the same name"),
     ([{**SCENES, "tasks": "depth"}], "write new names"),
+    ([{"name": "nyud", "root": 5}], "data set 1 .nyud.*cannot take the options root: 5"),
+    (SCENES, "give a list"),
 ])
 def test_mistakes_are_named(sets, message):
     with pytest.raises(UserError, match=message):
