@@ -50,6 +50,9 @@ def main() -> int:
         raise UserError("--batch_size and --every must be at least 1")
     if arguments.size is not None and len(arguments.size) > 2:
         raise UserError("--size takes one number, or two (height and width)")
+    for path, suffix in ((arguments.export, ".pt2"), (arguments.onnx, ".onnx")):
+        if path:
+            _check_export(Path(path), suffix, arguments)
     from transfer.prediction.sources import Sources
 
     sources = Sources(arguments.inputs, arguments.every)  # a wrong path is told before torch is loaded
@@ -70,9 +73,9 @@ def main() -> int:
     size = arguments.size and (arguments.size[0] if len(arguments.size) == 1 else tuple(arguments.size))
     predictor = Predictor(run, arguments.flip, arguments.scales, size, arguments.tasks)
     code = predict(predictor, sources, arguments) if arguments.inputs else 0
-    for path, suffix in ((arguments.export, ".pt2"), (arguments.onnx, ".onnx")):
+    for path in (arguments.export, arguments.onnx):
         if path:
-            _export(predictor, Path(path), suffix)
+            _export(predictor, Path(path))
     return code
 
 
@@ -128,13 +131,17 @@ def _batches(pairs: Iterator[tuple[Any, Any]], most: int) -> Iterator[tuple[list
         yield pictures, images
 
 
-def _export(predictor: Any, path: Path, suffix: str) -> None:
-    from transfer.prediction.export import export
-
+def _check_export(path: Path, suffix: str, arguments: argparse.Namespace) -> None:
+    """Refuse, before anything is predicted, what could not be written."""
     if path.suffix.lower() != suffix:
         raise UserError(f"{path}: the file's name must end in {suffix}")
-    if predictor.views.flip or predictor.views.scales != (1.0,):
+    if arguments.flip or arguments.scales != [1.0]:
         raise UserError(f"{path}: a model file sees each image once: leave out --flip and --scales")
+
+
+def _export(predictor: Any, path: Path) -> None:
+    from transfer.prediction.export import export
+
     print(export(predictor.network, list(predictor.tasks), path, _example_size(predictor), predictor.channels))
 
 

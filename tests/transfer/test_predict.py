@@ -196,6 +196,56 @@ def test_films_need_a_library_or_are_read(programs, folder, tmp_path, monkeypatc
     assert "PyAV" in error and "pip install av" in error
 
 
+def test_a_damaged_film_is_named(programs, folder, tmp_path, monkeypatch):
+    from harness.images import UnreadableImage
+    from transfer.prediction import sources
+
+    def broken(path):
+        raise UnreadableImage(str(path), "no film")
+
+    monkeypatch.setattr(sources, "Video", broken)
+    (tmp_path / "film.mp4").write_bytes(b"nothing")
+    done = programs.call("transfer.predict", "--run", str(folder), "--threads=1", "--output", "out",
+                         str(tmp_path / "film.mp4"))
+    assert done.code == 1 and "film.mp4: no film" in done.err and "Traceback" not in done.err
+
+
+def test_frames_of_a_film_are_brought_to_the_size_of_the_first(tmp_path):
+    from transfer.prediction.video import Video, VideoWriter, can_write
+
+    if not can_write():
+        pytest.skip("films are written with PyAV")
+    writer = VideoWriter(tmp_path / "film.mp4", Fraction(10))
+    for height, width in ((32, 48), (40, 48), (20, 31), (33, 49)):
+        writer.add(np.zeros((height, width, 3), np.uint8))
+    writer.close()
+    frames = list(Video(tmp_path / "film.mp4"))
+    assert [frame.shape for frame in frames] == [(32, 48, 3)] * 4
+    assert frames[2][:16, :24].mean() < 20 and frames[2][24:].mean() > 235 and frames[3].mean() < 20
+
+
+def test_a_point_that_is_nowhere_is_null(tmp_path):
+    from transfer.prediction.sources import Picture
+    from transfer.prediction.writing import Writer
+    from transfer.tasks import build_task
+
+    writer = Writer(tmp_path, {"spot": build_task("localization", "spot")}, ("npy",))
+    for name, value in (("empty", 0), ("full", 1)):
+        writer.add(Picture(name, name), picture(4, 6), {"spot": np.full((4, 6), value, np.float32)})
+    writer.close()
+    said = json.loads((tmp_path / "images.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert said["empty"]["spot"]["point"] is None and said["full"]["spot"]["point"] == [3, 2]
+
+
+def test_a_model_file_that_cannot_be_written_is_refused_before_images_are_predicted(programs, folder, tmp_path):
+    Image.fromarray(picture(32, 32)).save(tmp_path / "a.png")
+    for options, message in ((["--onnx", "m.pt2"], "must end in .onnx"),
+                             (["--scales", "1", "2", "--export", "m.pt2"], "leave out --flip")):
+        done = programs.call("transfer.predict", "--run", str(folder), "--output", "out", *options, "--",
+                             str(tmp_path / "a.png"))
+        assert message in done.error and not (programs.folder / "out").exists()
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ([], "nothing to do"), (["nowhere.png"], "no such file"), (["."], "no image in this folder"),
     (["--size", "0", "--export", "m.pt2"], "size"), (["--export", "model.pt"], "must end in .pt2"),

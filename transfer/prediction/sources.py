@@ -72,7 +72,13 @@ class Sources:
 
     def __len__(self) -> int:
         """How many pictures there are, as far as films say."""
-        return len(self._images) + sum(-(-Video(path).count // self.every) for path in self._videos)
+        return len(self._images) + sum(map(self._frames, self._videos))
+
+    def _frames(self, path: Path) -> int:
+        try:
+            return -(-Video(path).count // self.every)
+        except UnreadableImage:  # said when its turn comes
+            return 0
 
     def __iter__(self) -> Iterator[Picture]:
         for name, (_, path) in zip(self._names, self._images, strict=False):

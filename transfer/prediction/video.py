@@ -83,17 +83,24 @@ class VideoWriter:
         self._film: Any = None
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame, uint8 ``[H, W, 3]``; an odd last row or column is left out, as the format wants it."""
+        """Append a frame, uint8 ``[H, W, 3]``; an odd last row or column is left out, as the format wants it.
+
+        Frames of another size than the first are cut, or continued in white, below and at the right.
+        """
         av = _library()
-        frame = np.ascontiguousarray(frame[:frame.shape[0] // 2 * 2, :frame.shape[1] // 2 * 2])
+        if self._film is None:
+            self._size = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+        whole = np.full((*self._size, 3), 255, np.uint8)
+        height, width = map(min, self._size, frame.shape)
+        whole[:height, :width] = frame[:height, :width]
         if self._film is None:
             self._part.parent.mkdir(parents=True, exist_ok=True)
             self._film = av.open(str(self._part), "w")
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
             self._stream = self._film.add_stream(codec, rate=self.rate.limit_denominator(60000))
-            self._stream.height, self._stream.width = frame.shape[:2]
+            self._stream.height, self._stream.width = self._size
             self._stream.pix_fmt = "yuv420p"
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(whole, format="rgb24")):
             self._film.mux(packet)
 
     def close(self) -> None:

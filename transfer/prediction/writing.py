@@ -58,7 +58,8 @@ class Writer:
             if "npy" in self.formats:
                 write_atomically(self.folder / name / f"{picture.name}.npy", _saved(array))
             if hasattr(task, "point"):
-                said[name] = {"point": task.point(array)}
+                point = task.point(array)
+                said[name] = {"point": point if np.isfinite(point).all() else None}
         if "panel" in self.formats:
             page = panel(image, arrays, self.tasks)
             self._image(self.folder / "panels" / f"{picture.name}.png", page)
