@@ -312,7 +312,7 @@ def test_original_names_map_onto_all_of_ours():
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "name", ["pap_net", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pad_net", "jtrl", "mti_net"))]
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("pap_net", "pad_net", "jtrl", "mti_net")]
 )
 def test_decoder_focused_networks_compile_to_one_graph_and_run_in_bfloat16(name):
     options = {} if name == "mti_net" else {"channels": 8}

@@ -201,6 +201,7 @@ def test_processes_that_see_other_images_are_refused(entries):
         Pretraining._compare_sources(run)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_mixture_is_the_same_after_a_stop(programs, entries, same_runs):
     """Epochs of 22 + 11 samples are two steps; the stop is between two checkpoints, within an epoch."""
     options = ["--data.name=mixture", f"--data.sources={json.dumps([{**entries[0], 'weight': 2}, *entries[1:]])}",
