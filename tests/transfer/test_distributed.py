@@ -58,7 +58,8 @@ for _name, _options in {"unlabelled process": [], "unlabelled process, individua
     CASES[_name] = ([GROUPS, *_options],) * 2
 #: These only repeat, in other words, what others show.
 SLOW = {"fixed", "uncertainty", "gradnorm", "graddrop on parameters", "individual optimizers", "cagrad, accumulated",
-        "unlabelled process, individual", "uncertainty, accumulated", "graddrop, accumulated", "unlabelled process, mgda"}
+        "unlabelled process, individual", "uncertainty, accumulated", "graddrop, accumulated",
+        "unlabelled process, mgda"}
 
 
 def options_of(case: str, several: bool) -> list[str]:
