@@ -80,7 +80,7 @@ class Plan:
         output: folder of the runs.
         seed: of everything.
         epochs: of pretraining.
-        extra: options of every fine-tuning run, of the supervised one too.
+        extra: options of every fine-tuning run; of the supervised one too, but for its tasks and epochs.
     """
 
     output: Path
@@ -129,7 +129,7 @@ class Plan:
     def _transfer(self, kind: str, name: str, options: list[str], after: str | None = None) -> Cell:
         return self._cell(kind, name, [
             _main("transfer"), "--config", str(CONFIGS / "transfer" / "scenes" / "few_labels.yaml"),
-            "--baseline", "none", "--seed", str(self.seed), "--threads", "1", "--workers", "0", *options, *self.extra,
+            "--baseline", "none", "--seed", str(self.seed), "--threads", "1", "--workers", "0", *self.extra, *options,
             "--output", str(self.folder(kind, name))], after)
 
     def _evaluation(self, name: str) -> Cell:
