@@ -391,6 +391,9 @@ def _explain(parser: ArgumentParser, message: str, path: str | None, given: Sequ
         return f"option --{match[1]} is a group: set its fields one by one, as --{match[1]}.FIELD (--help lists all)"
     if match := re.search(r'Parser key "([\w.]+)":? (.*)', text):
         reason = re.sub(r"<class '([\w.]+)'>", r"\1", match[2]).replace("typing.", "")
+        if union := re.search(r"Union subtypes Subtypes: \[(.*)\] Errors: .* Given value: (.*)", reason):
+            kinds = re.split(r", (?![^\[]*\])", union[1].replace("NoneType", "null"))
+            reason = f"expected {', '.join(kinds[:-1])} or {kinds[-1]}, got {union[2]}"
         reason = reason.replace("Expected a ", "expected ").replace(". Got value:", ", got")
         if wrong := re.fullmatch(r"expected list, got ([^\[\]{}]*)", reason):
             items = ", ".join(item.strip() for item in wrong[1].split(","))

@@ -202,6 +202,8 @@ def test_plugins_add_names(tmp_path):
     (["--optimizer.lr", "fast"], "option --optimizer.lr: expected float, got fast"),
     (["--balance.share", "x"], "option --balance.share: expected float, got x"),
     (["--balance.name=cagrad", "--balance.c=x"], "option --balance.c: expected float, got x"),
+    (["--balance.name=cagrad", "--balance.weights=3"],
+     "option --balance.weights: expected dict[str, float] or null, got 3"),
     (["--precision", "fp8"], "option --precision: expected Literal['no', 'bf16'], got fp8"),
     (["--balance.name", "cagra"], "unknown balance 'cagra' (did you mean 'cagrad'?): choose one of cagrad, equal, "
                                   "or add yours with --plugin FILE.py"),
