@@ -12,6 +12,7 @@ from harness.images import UnreadableImage
 from harness.progress import progress
 from pretrain.evaluation.colours import class_colours
 from pretrain.evaluation.labelled import Labelled, LabelledImages, Video
+from pretrain.evaluation.spread import spread
 
 PANEL = 128
 """Height of a picture's panels, pixels."""
@@ -56,11 +57,6 @@ def _attributes(images: LabelledImages, names: Sequence[str]) -> str:
 
 _HEADINGS = {"class": "classes", "attributes": "attributes"}
 _COUNTS = {"class": _classes, "attributes": _attributes}
-
-
-def spread(length: int, count: int) -> list[int]:
-    """``count`` of ``length`` numbers, evenly apart, the first and the last among them."""
-    return sorted(set(np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()))
 
 
 def read(data: Labelled, chosen: Mapping[str, Sequence[int]] | None, frames: int | None = None) -> None:

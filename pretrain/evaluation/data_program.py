@@ -68,13 +68,14 @@ def _check(argv: list[str]) -> int:
     if config.samples < 0:
         raise UserError(f"samples is {config.samples}: set it to 0 or more")
     from pretrain.evaluation import data_check as checking
+    from pretrain.evaluation.spread import spread
 
     name, data = config.data.name, config.data.build()
     print("\n".join(checking.table(data)))
     remarks = data.remarks()
     for remark in remarks:
         print(f"- {remark}")
-    chosen = {split: checking.spread(len(data.split(split)), config.samples) for split in data.splits}
+    chosen = {split: spread(len(data.split(split)), config.samples) for split in data.splits}
     checking.read(data, None if config.all else chosen, None if config.all else config.samples)
     if config.samples and data.splits:
         path = config.grid or f"check_{name}.png"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -11,19 +12,23 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import functional as vision
 
 from harness.config import digest, volatile
 from harness.errors import UserError, closest
-from harness.files import cache_folder, locked, write_atomically
+from harness.files import cache_folder, locked
 from harness.images import UnreadableImage
 from harness.progress import progress
+from pretrain.evaluation.feature_file import write_features
 from pretrain.evaluation.labelled import LabelledImages
 from pretrain.evaluation.subject import Subject
+from pretrain.formats.base import CheckpointError
 
 POOL = "pool"
 T = TypeVar("T")
+_ANY_SIZE = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False})
+"""That images may be of any size, in the words of different networks of timm's; at their own size nothing changes."""
 _REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
              ValueError)
 
@@ -70,8 +75,13 @@ class Features:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network without classifier, built when it is first needed."""
-        return self.subject.build().to(self.device)
+        """The network without classifier, built when it is first needed; for images of any size if it can be had so."""
+        model = self.subject.build()
+        if hasattr(model, "patch_embed"):  # of a transformer, whose size is fixed unless it is asked not to be
+            for options in _ANY_SIZE:
+                with suppress(CheckpointError):
+                    return self.subject.build(**options).to(self.device)
+        return model.to(self.device)
 
     @cached_property
     def convention(self) -> tuple[Tensor, Tensor]:
@@ -112,45 +122,74 @@ class Features:
         resize = resize if self.config.resize is None else self.config.resize
         crop = crop if self.config.crop is None else self.config.crop
         if not self.config.cache:
-            return self._compute(images, resize, crop)
+            return self._collect(images, resize, crop)
         key = digest([self.subject.digest, images.fingerprint(), self.config.layer, resize, crop,
                       self.config.precision, torch.__version__])
         path = cache_folder() / "features" / f"{self.subject.digest[:20]}-{key}.npy"
         with locked(path.with_suffix(".lock")):
             if not path.exists():
-                found = self._compute(images, resize, crop)
-                write_atomically(path, lambda file: np.save(file, found, allow_pickle=False))
+                write_features(path, len(images), lambda start: self._compute(images, resize, crop, start),
+                               self.config.batch_size)
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    @torch.no_grad()
-    def _compute(self, images: LabelledImages, resize: int | None, crop: int | None) -> np.ndarray:
-        pooled = self._pooled_layer()
-        loader = DataLoader(_Whole(images, resize, crop), batch_size=self.config.batch_size, num_workers=self.workers,
-                            collate_fn=_same_size, pin_memory=self.device.type == "cuda")
-        precision = getattr(torch, self.config.precision)
-        found: np.ndarray | None = None
-        start = 0
-        with progress(len(images), description=f"features of {self.subject.label}", leave=False, delay=1) as bar:
-            for groups in loader:
-                if isinstance(groups, UserError):
-                    raise groups
-                for places, batch in groups:
-                    with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
-                        vectors = pooled(self.normalise(batch)).float().cpu().numpy()
-                    if found is None:
-                        found = np.empty((len(images), vectors.shape[1]), np.float32)
-                    found[start + np.asarray(places)] = vectors
-                count = sum(len(places) for places, _ in groups)
-                start += count
-                bar.update(count)
+    def _collect(self, images: LabelledImages, resize: int | None, crop: int | None) -> np.ndarray:
+        """All vectors in memory, read-only."""
+        found, start = np.empty((0, 0), np.float32), 0
+        for vectors in self._compute(images, resize, crop):
+            if not start:
+                found = np.empty((len(images), vectors.shape[1]), np.float32)
+            found[start : start + len(vectors)] = vectors
+            start += len(vectors)
         found.flags.writeable = False
         return found
 
+    @torch.no_grad()
+    def _compute(self, images: LabelledImages, resize: int | None, crop: int | None,
+                 start: int = 0) -> Iterator[np.ndarray]:
+        """Vectors of the images from a number on, ``[n, C]`` for each batch."""
+        pooled = self._pooled_layer()
+        rest = Subset(_Whole(images, resize, crop), range(start, len(images)))
+        loader = DataLoader(rest, batch_size=self.config.batch_size, num_workers=self.workers, collate_fn=_same_size,
+                            pin_memory=self.device.type == "cuda")
+        precision = getattr(torch, self.config.precision)
+        with progress(len(images), initial=start, description=f"features of {self.subject.label}", leave=False,
+                      delay=1) as bar:
+            for groups in loader:
+                if isinstance(groups, UserError):
+                    raise groups
+                parts = []
+                for _, batch in groups:
+                    with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
+                        parts.append(pooled(self.normalise(batch)).float().cpu().numpy())
+                order = np.argsort(np.concatenate([places for places, _ in groups]))
+                yield np.concatenate(parts)[order]
+                bar.update(len(order))
+
     def _pooled_layer(self) -> Any:
         if self.config.layer == POOL:
-            return self.model
+            return self._pool
         place = self.place(self.model, self.config.layer)
         return lambda images: self.maps(self.model, images, place).mean((2, 3))
+
+    def _pool(self, images: Tensor) -> Tensor:
+        """The network's own pooled output.
+
+        Raises:
+            UserError: it does not take images of this size.
+        """
+        try:
+            return self.model(images)
+        except _REFUSALS as error:
+            side = self.model.pretrained_cfg["input_size"][1]
+            raise self._refusal("features", images, error,
+                                f": set --features.resize and --features.crop to its own size, {side}") from error
+
+    def _refusal(self, what: str, images: Tensor, error: Exception, advice: str = "") -> UserError:
+        reason = " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError):
+            advice = ": set a smaller batch_size"
+        return UserError(f"{self.subject.label}: its network does not give {what} for {len(images)} images of "
+                         f"{tuple(images.shape[2:])} pixels: {reason}{advice}")
 
     # -- places in an image -------------------------------------------------------------------------
 
@@ -201,9 +240,7 @@ class Features:
             return model.forward_intermediates(images, indices=[place], intermediates_only=True,
                                                stop_early=True)[0].float()
         except _REFUSALS as error:
-            reason = " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
-            raise UserError(f"{self.subject.label}: its network does not give stage {self.stages(model)[place]} for "
-                            f"images of {tuple(images.shape[2:])} pixels: {reason}") from error
+            raise self._refusal(f"stage {self.stages(model)[place]}", images, error) from error
 
 
 class _Whole(Dataset):

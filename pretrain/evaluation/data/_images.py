@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from harness.errors import UserError
 from harness.images import UnreadableImage
 from harness.pictures import read_picture
 from pretrain.evaluation.labelled import IGNORED, LabelledImages
+from pretrain.evaluation.spread import spread
+from pretrain.sources._listing import THREADS
 from pretrain.sources.base import Paths
 
-_SAMPLED, _SAMPLED_BYTES = 16, 2**16
+_SIZED, _SAMPLED, _SAMPLED_BYTES = 10_000, 16, 2**16
+"""Files of a split whose sizes are asked for, those that are read, and how much of each."""
 
 
 class ImageFiles(LabelledImages):
@@ -46,11 +51,15 @@ class ImageFiles(LabelledImages):
         return self.paths[number]
 
     def fingerprint(self) -> str:
-        """Hash of all paths below the folder, and of the beginning of some files.
+        """Hash of all paths below the folder, of files' sizes, and of the beginning of some.
 
         So a moved folder is the same, and one of the same names with other images is not.
         """
-        return f"{len(self)}-{self.paths.digest()}-{_sample(self.root, self.paths)}"
+        return f"{len(self)}-{self.paths.digest()}-{self._images_digest}"
+
+    @cached_property
+    def _images_digest(self) -> str:
+        return _sample(self.root, self.paths)
 
     def label_digest(self) -> str:
         """Hash of all labels; of masks as :meth:`fingerprint` is of images."""
@@ -118,12 +127,21 @@ def read_mask(path: str, classes: int) -> np.ndarray:
 
 
 def _sample(root: Path, paths: Paths) -> str:
-    """Hash of the beginning of some files and of their lengths; one that cannot be read counts as missing."""
-    whole = hashlib.blake2b(digest_size=8)
-    for number in np.unique(np.linspace(0, len(paths) - 1, _SAMPLED).round().astype(int)).tolist():
+    """Hash of the sizes of files and of the beginning of some; one that cannot be read counts as missing."""
+
+    def size(number: int) -> int:
+        try:
+            return os.stat(os.path.join(root, paths[number])).st_size
+        except OSError:
+            return -1
+
+    with ThreadPoolExecutor(THREADS) as pool:  # a disk of the network answers many questions at once
+        sizes = list(pool.map(size, spread(len(paths), _SIZED)))
+    whole = hashlib.blake2b(np.array(sizes, np.int64).tobytes(), digest_size=8)
+    for number in spread(len(paths), _SAMPLED):
         try:
             with open(os.path.join(root, paths[number]), "rb") as file:
-                whole.update(b"%d " % os.fstat(file.fileno()).st_size + file.read(_SAMPLED_BYTES))
+                whole.update(file.read(_SAMPLED_BYTES))
         except OSError:
             whole.update(b"missing")
     return whole.hexdigest()

@@ -17,6 +17,7 @@ from pretrain.evaluation.labelled import Labelled, LabelledImages
 from pretrain.evaluation.nearest import nearest
 from pretrain.evaluation.segment_pictures import draw_neighbours, draw_segments
 from pretrain.evaluation.segments import Segments, class_ious, majority
+from pretrain.evaluation.spread import spread
 from pretrain.neighbors import TorchSearch
 
 PUBLISHED = ("aeroplane", "bottle", "bus", "car", "cat", "cow", "person")
@@ -73,6 +74,8 @@ class SegmentRetrieval(Protocol):
             raise UserError(f"no pixel of the split '{data.learn}' has a class: there is nothing to retrieve")
         asked = self._segments(dense, test, Segments(folder, len(names)), (seed, data.test))
         labels, truth = majority(known.counts()), majority(asked.counts())
+        if not (truth >= 0).any():
+            raise UserError(f"no pixel of the split '{data.test}' has a class: there is nothing to measure by")
         _, found = nearest(TorchSearch(), asked.descriptors(), known.descriptors(), 1, features.device)
         predicted = labels[found[:, 0].numpy()]
         ious = class_ious(asked.counts(), predicted)
@@ -117,7 +120,7 @@ class SegmentRetrieval(Protocol):
                  features: Features) -> list[tuple[Path, str]]:
         members, of_known = asked.members(), known.members()
         panels = []
-        for number in np.unique(np.linspace(0, len(test) - 1, _PANELS).round().astype(int)).tolist():
+        for number in spread(len(test), _PANELS):
             segments = asked.map(number)
             given = predicted[members[:, 0] == number]
             panels.append((test.image(number), segments, given[segments].astype(np.uint8), test.mask(number)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.errors import UserError
 from harness.files import write_atomically
@@ -23,11 +23,10 @@ from pretrain.evaluation.features import Features, middle
 from pretrain.evaluation.labelled import Labelled, Video
 from pretrain.evaluation.propagation import Propagation
 from pretrain.evaluation.region_and_boundary import boundary_accuracy, region_similarity
+from pretrain.evaluation.spread import spread
 from pretrain.evaluation.video_pictures import Strip, draw_course, draw_strips, overlay, write_animation, write_mask
 
 _STRIDE = 8
-_OPTIONS = ({"output_stride": _STRIDE}, {"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False})
-"""Stride 8 for convolutional networks that can; others, in the words of different ones: frames of any size."""
 _LATER = 4
 _MASKS, _ANIMATIONS, _DONE = "masks", "animations", "done"
 
@@ -141,7 +140,7 @@ class VideoPropagation(Protocol):
         first = video.objects(0)
         numbers = np.unique(first[first > 0])
         regions, boundaries, shown = [], [], []
-        picked = np.linspace(0, len(video) - 1, _LATER + 1).round().astype(int)
+        picked = spread(len(video), _LATER + 1)
         strip = Strip(video.name, 0.0)
         for number, (frame, predicted) in enumerate(self._predict(video, first, numbers, encoder)):
             truth = first if number == 0 else video.objects(number)
@@ -192,8 +191,7 @@ class VideoPropagation(Protocol):
                    "f_recall": recalls[1].mean() * 100}
         metrics = {"j_and_f": (metrics["j_mean"] + metrics["f_mean"]) / 2, **metrics}
         ranked = sorted(measured, key=lambda video: -video.score)
-        chosen = [ranked[place] for place in
-                  dict.fromkeys(np.linspace(0, len(ranked) - 1, min(self.panels, len(ranked))).round().astype(int))]
+        chosen = [ranked[place] for place in spread(len(ranked), self.panels)]
         caption = ("Left: the first frame with the objects that are given. Then what became of them, painted; their "
                    "true outlines are white.")
         if len(measured) > 1:
@@ -233,16 +231,11 @@ class _Encoder:
 
     def __init__(self, features: Features, layer: str, size: int | None) -> None:
         self.features, self.size = features, size
-        self.model = self._build()
+        try:
+            self.model = features.subject.build(output_stride=_STRIDE).to(features.device)
+        except CheckpointError:  # it cannot be dilated
+            self.model = features.model
         self.place = features.place(self.model, layer)
-
-    def _build(self) -> nn.Module:
-        for options in _OPTIONS:
-            try:
-                return self.features.subject.build(**options).to(self.features.device)
-            except CheckpointError:
-                continue
-        return self.features.subject.build().to(self.features.device)
 
     @torch.no_grad()
     def __call__(self, frame: np.ndarray, video: str) -> Tensor:

@@ -256,6 +256,17 @@ def test_fingerprints_change_with_the_folder(written, tmp_path, change):
     assert LABELLED.get("pets")(root=str(root)).fingerprint() != opened(written, "pets").fingerprint()
 
 
+@pytest.mark.parametrize("folder", ["SegmentationClass", "JPEGImages"])
+def test_fingerprints_change_with_any_file_of_another_size(written, tmp_path, monkeypatch, folder):
+    """Also with one whose content is not read: a mask that was mended, an image that was replaced."""
+    monkeypatch.setattr("pretrain.evaluation.data._images._SAMPLED", 2)
+    whole, root = opened(written, "voc_segmentation").fingerprint(), tmp_path / "root"
+    shutil.copytree(written("voc_segmentation"), root)
+    (path,) = (root / "VOCdevkit/VOC2012" / folder).glob("2007_000003.*")
+    path.write_bytes(path.read_bytes() + b"more")
+    assert LABELLED.get("voc_segmentation")(root=str(root)).fingerprint() != whole
+
+
 def test_fingerprints_change_with_labels_alone(written, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(written("voc07"), root)

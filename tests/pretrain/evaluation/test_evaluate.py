@@ -133,6 +133,54 @@ def test_features_are_kept_by_content(checkpoint, cache, tmp_path):
     assert not without.flags.writeable and len(list((cache / "features").glob("*.npy"))) == 4
 
 
+@pytest.mark.parametrize(("damage", "whole"), [
+    (None, 4), (lambda content: content[:-3], 2), (lambda content: b"no" + content, 0)])
+def test_features_that_were_interrupted_go_on(checkpoint, cache, damage, whole):
+    """With whole batches of what is there; from the start where it cannot be read."""
+    seen = []
+
+    class Stopped(Mixed):
+        def image(self, number):
+            seen.append(number)
+            if number == 5 and seen.count(5) == 1:
+                raise KeyboardInterrupt
+            return super().image(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        features(checkpoint, batch_size=2).pooled(Stopped(), None, None)
+    (part,) = (cache / "features").glob("*.part")
+    if damage:
+        part.write_bytes(damage(part.read_bytes()))
+    seen = [5]
+    found = features(checkpoint, batch_size=2).pooled(Stopped(), None, None)
+    assert seen[1:] == list(range(whole, 7))
+    np.testing.assert_array_equal(found, features(checkpoint, batch_size=2, cache=False).pooled(Mixed(), None, None))
+    assert isinstance(found, np.memmap) and not part.exists()
+
+
+def test_transformers_see_images_of_any_size():
+    """As they are at their own size, and refused in one line where they cannot."""
+    found = features("random:test_vit", cache=False)
+    own = found.subject.build()
+    images = torch.randn(2, 3, *own.pretrained_cfg["input_size"][1:])
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(images), own(images), rtol=0, atol=0)
+        assert found.maps(found.model, torch.randn(1, 3, 50, 70), found.place(found.model, -1)).shape[2:] == (4, 5)
+    assert np.isfinite(found.pooled(Mixed(), None, None)).all()
+    found.model = own  # as networks that have one size only
+    with pytest.raises(UserError, match="not give features for .* set --features.resize .*crop to its own size, 160$"):
+        found.pooled(Mixed(), None, None)
+
+
+def test_a_cache_that_cannot_be_written(checkpoint, cache, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pretrain.evaluation.feature_file.os.replace", full)
+    with pytest.raises(UserError, match="cannot keep features in .*features: the disk is full: .*--features.cache fal"):
+        features(checkpoint).pooled(Mixed(), None, None)
+
+
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (32, 32), (20, 90)])
 def test_the_middle_is_what_torchvision_cuts(height, width):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)

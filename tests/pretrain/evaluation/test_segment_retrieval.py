@@ -204,6 +204,8 @@ def test_masks_that_do_not_fit(painted_data, colour_features, tmp_path):
     with pytest.raises(UserError, match="no pixel of the split 'train' has a class"):
         nothing = (image, np.full_like(mask, 255))
         RETRIEVAL().measure(colour_features, painted_data(NAMES, [nothing], [good]), tmp_path, 0)
+    with pytest.raises(UserError, match="no pixel of the split 'test' has a class"):
+        RETRIEVAL().measure(colour_features, painted_data(NAMES, [good], [nothing]), tmp_path, 0)
     with pytest.raises(UserError, match="has no images"):
         RETRIEVAL().measure(colour_features, painted_data(NAMES, [], [good]), tmp_path, 0)
 
