@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.files import write_text
 
@@ -135,6 +137,26 @@ class Table:
     def _titles(self) -> int:
         """How many columns, as shown, are text."""
         return 1 if self.turned else len(self.names)
+
+
+def particulars(settings: Sequence[Mapping[str, Any]], usual: Mapping[str, Any] | None = None) -> list[str]:
+    """What is particular about each of several settings, in words.
+
+    Args:
+        settings: plain data by name.
+        usual: what need not be said of a name, where it has that value.
+
+    Returns:
+        For each, the names and values in which not all settings agree, but for usual ones.
+    """
+    texts = [{name: json.dumps(value, sort_keys=True, default=str) for name, value in setting.items()}
+             for setting in [*settings, usual or {}]]
+    *texts, ordinary = texts
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    differing = [name for name in names if len({text.get(name) for text in texts}) > 1]
+    return [", ".join(f"{name} {setting.get(name)}" for name in differing
+                      if name not in ordinary or ordinary[name] != text.get(name))
+            for setting, text in zip(settings, texts, strict=True)]
 
 
 def add_table_options(parser: argparse.ArgumentParser, page: str) -> None:

@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness.errors import UserError
+from harness.table import particulars
 
 Frozen = Mapping[str, Mapping[str, float]]
 """For the digest of a backbone's file, its figures by their heading in tables."""
@@ -24,23 +26,32 @@ def read_frozen(folders: list[Path]) -> dict[str, dict[str, float]]:
     """Figures of frozen features by the digest of the backbone's file.
 
     Args:
-        folders: of evaluations. Where two have measured the same, the later one counts.
+        folders: of evaluations. Where two have measured the same, the later one counts; several seeds become their
+            mean, and figures that were measured otherwise have headings of their own.
 
     Raises:
         UserError: a file is damaged.
     """
-    found: dict[str, dict[str, float]] = {}
-    measurements = [m for folder in folders for m in _read(folder / "results.json")["measurements"] if m["digest"]]
-    several = len({m["data"] for m in measurements if m["data"]}) > 1
-    for measurement in measurements:
-        figures = found.setdefault(measurement["digest"].split("-")[0], {})
-        for name, heading in measurement["columns"].items():
-            value = measurement["metrics"].get(name)
-            if isinstance(value, int | float) and math.isfinite(value):
-                where = f" ({measurement['data']})" if several and measurement["data"] else ""
-                arrow = "" if name in measurement["descriptive"] else " ↑"
-                figures[f"frozen: {heading}{where}{arrow}"] = float(value)
-    return found
+    measured = [m for folder in folders for m in _read(folder / "results.json")["measurements"] if m["digest"]]
+    several = len({m["data"] for m in measured if m["data"]}) > 1
+    kinds: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for m in measured:
+        kinds.setdefault((m["protocol"], m["data"]), []).append(m)
+    values: dict[str, dict[str, dict[int, float]]] = {}  # of a backbone, of a heading: by seed
+    for (_, data), alike in kinds.items():
+        settings = [{**m.get("options", {}), **{f"features.{key}": value for key, value in
+                     (m.get("features") or {}).items()}, "images": m.get("fingerprint")} for m in alike]
+        for measurement, particular in zip(alike, particulars(settings), strict=True):
+            figures = values.setdefault(measurement["digest"].split("-")[0], {})
+            where = "; ".join(filter(None, (data if several else None, particular)))
+            for name, heading in measurement["columns"].items():
+                value = measurement["metrics"].get(name)
+                if isinstance(value, int | float) and math.isfinite(value):
+                    arrow = "" if name in measurement["descriptive"] else " ↑"
+                    title = f"frozen: {heading}{f' ({where})' if where else ''}{arrow}"
+                    figures.setdefault(title, {})[measurement.get("seed", 0)] = float(value)
+    return {digest: {heading: fmean(seeds.values()) for heading, seeds in figures.items()}
+            for digest, figures in values.items()}
 
 
 def backbone_digest(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ from harness.config import digest, identity, option_defaults
 from harness.errors import UserError
 from harness.files import write_text
 from harness.run import encode
-from harness.table import Column, Table
+from harness.table import Column, Table, particulars
 
 MEASUREMENTS = "measurements"
 Measurement = Mapping[str, Any]
@@ -23,10 +23,12 @@ descriptive, figures, files, remarks, tables, seconds."""
 def read_measurements(folders: Iterable[str | Path]) -> list[Measurement]:
     """Everything that was measured into some folders, in the order in which it was asked for.
 
+    A measurement that several of them have is one.
+
     Raises:
         UserError: a folder without any measurement, or one that is damaged.
     """
-    found: list[Measurement] = []
+    found: dict[tuple[str, str], Measurement] = {}
     for folder in map(Path, folders):
         path = folder / "results.json"
         try:
@@ -38,8 +40,22 @@ def read_measurements(folders: Iterable[str | Path]) -> list[Measurement]:
             raise UserError(f"{path} is damaged ({error}): measure again into a new folder") from error
         if not isinstance(content, dict) or content.get("kind") != "evaluation":
             raise UserError(f"{path} is not of an evaluation: give the folder of one")
-        found += [{**measurement, "folder": str(folder)} for measurement in content["measurements"]]
-    return found
+        for measurement in content["measurements"]:
+            found.setdefault((measurement["id"], measurement["checkpoint"]), {**measurement, "folder": str(folder)})
+    return list(found.values())
+
+
+def told_apart(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The same with checkpoints that are called alike but are not, named by the beginning of their hash too.
+
+    A run that was trained further since is one; what was measured with different seeds may be one method's.
+    """
+    contents: dict[tuple[str, int], set[str]] = {}
+    for m in measurements:
+        contents.setdefault((m["checkpoint"], m["seed"]), set()).add(m["digest"])
+    alike = {name for (name, _), digests in contents.items() if len(digests) > 1}
+    return [{**m, "checkpoint": f"{m['checkpoint']} ({m['digest'][:6]})"} if m["checkpoint"] in alike else m
+            for m in measurements]
 
 
 def write_results(folder: Path, measurements: Sequence[Measurement]) -> None:
@@ -56,6 +72,7 @@ def build_table(measurements: Sequence[Measurement]) -> Table:
     """
     if not measurements:
         raise UserError("there is nothing to compare: measure something first")
+    measurements = told_apart(measurements)
     rows = list(dict.fromkeys(map(_row, measurements)))
     sets = list(dict.fromkeys(m["data"] for m in measurements if m["data"]))
     columns = []
@@ -89,12 +106,9 @@ def _variants(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measu
     they are when nobody says anything.
     """
     settings = [{**m["options"], **{f"features.{key}": value for key, value in (m.get("features") or {}).items()},
-                 "images": (m.get("fingerprint") or "")[:24]} for m in measurements]
-    keys = dict.fromkeys(key for setting in settings for key in setting)
-    differing = [key for key in keys if len({encode(setting.get(key)) for setting in settings}) > 1]
-    usual = _defaults(measurements[0]["protocol"]) if differing else {}
-    texts = [", ".join(f"{key} {setting.get(key)}" for key in differing
-                       if key not in usual or encode(usual[key]) != encode(setting.get(key))) for setting in settings]
+                 "images": _shortened(m.get("fingerprint") or "")} for m in measurements]
+    alike = all(setting == settings[0] for setting in settings)
+    texts = particulars(settings, {} if alike else _defaults(measurements[0]["protocol"]))
     inputs = [digest(m.get("inputs")) for m in measurements]
     groups: dict[str, list[Measurement]] = {}
     for measurement, text, content in zip(measurements, texts, inputs, strict=True):
@@ -102,6 +116,10 @@ def _variants(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measu
             text = ", ".join(filter(None, (text, f"content {content}")))
         groups.setdefault(text, []).append(measurement)
     return list(groups.items())
+
+
+def _shortened(fingerprint: str) -> str:
+    return fingerprint if len(fingerprint) <= 40 else f"{fingerprint[:24]}…{digest(fingerprint)}"
 
 
 def _defaults(protocol: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report import Section, notations, write_report
-from pretrain.evaluation.collection import Measurement, build_table
+from pretrain.evaluation.collection import Measurement, build_table, told_apart
 
 
 def write_evaluation_report(path: Path, measurements: Sequence[Measurement], title: str = "Evaluation") -> None:
@@ -17,6 +17,7 @@ def write_evaluation_report(path: Path, measurements: Sequence[Measurement], tit
         measurements: from :func:`pretrain.evaluation.collection.read_measurements`, with their ``folder``.
         title: its heading.
     """
+    measurements = told_apart(measurements)
     table = build_table(measurements)
     cells = table.cells(lambda text: f"{text} ★")
     sections = [Section("All measurements", ["★ marks the best of each measure."], cells[0], cells[1:])]

@@ -38,6 +38,20 @@ def test_figures_stand_beside_the_runs_from_the_same_file(evaluation):
     assert random[place] == "–" and ours[place] == "61.3"  # one backbone, so no spread over the seeds
 
 
+def test_what_was_measured_otherwise_has_a_heading_of_its_own(tmp_path):
+    """Seeds are averaged; options, features and images are told apart."""
+    some = [measurement("abc", seed=seed, metrics={"top1": 60.0 + seed}, options={"k": 20}) for seed in (0, 2)]
+    others = [measurement("abc", metrics={"top1": 50.0}, options={"k": 5}),
+              measurement("abc", metrics={"top1": 51.0}, options={"k": 20}, features={"layer": "layer3"})]
+    (tmp_path / "results.json").write_text(json.dumps({"measurements": [*some, *others]}))
+    found = read_frozen([tmp_path])["abc"]
+    assert sorted(found.values()) == [50, 51, 61] and all(heading.endswith(" ↑") for heading in found)
+    assert [heading for heading, value in found.items() if value == 51] == [
+        "frozen: kNN [%] (k 20, features.layer layer3) ↑"]
+    (tmp_path / "results.json").write_text(json.dumps({"measurements": some}))
+    assert read_frozen([tmp_path, tmp_path]) == {"abc": {"frozen: kNN [%] ↑": 61}}
+
+
 def run_compare(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["compare", *map(str, words)])
     return compare.main()
