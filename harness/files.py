@@ -18,6 +18,8 @@ from harness.errors import UserError
 
 NO_SPACE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
             errno.EFBIG: "the file-size limit is reached"}
+#: What a file system says that is mounted without locks, as clusters have them.
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -109,6 +111,8 @@ def write_text(path: str | Path, text: str) -> None:
 def locked(path: str | Path, *, wait: bool = True, held: str = "") -> Iterator[None]:
     """Hold an exclusive lock on the file ``path``; the system frees it when the process dies.
 
+    On a file system without locks nobody is kept away.
+
     Raises:
         UserError: ``wait`` is false and somebody else holds it; the message is ``held``.
     """
@@ -119,6 +123,11 @@ def locked(path: str | Path, *, wait: bool = True, held: str = "") -> Iterator[N
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise UserError(held or f"{path} is locked by another process") from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
@@ -18,12 +17,10 @@ class Orders:
 
     Args:
         save_only: signals after which a run saves and goes on.
-        heard: called with the number of each signal that reaches a loop.
         pending: a signal that came before the loop, which stops after its first step.
     """
 
     save_only: frozenset[int] = frozenset()
-    heard: Callable[[int], None] | None = None
     pending: int = 0
 
 
@@ -37,7 +34,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.received = ORDERS.pending
+        self.received = 0
         self._save = False
         self._saved: dict[int, object] = {}
         self._owner = os.getpid()
@@ -45,6 +42,7 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         for number in _SIGNALS:
             self._saved[number] = signal.signal(number, self._handle)
+        self.received = self.received or ORDERS.pending
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -59,8 +57,6 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a worker that was forked: its parent decides
             return
-        if ORDERS.heard is not None:
-            ORDERS.heard(number)
         if number in ORDERS.save_only:
             self._save = True
             return

@@ -16,7 +16,7 @@ import yaml
 from harness.checkpoint import CheckpointStore
 from harness.config import as_dict, differences, digest, identity, without_volatile
 from harness.errors import UserError
-from harness.files import remove_leftovers, write_text
+from harness.files import NO_LOCKS, remove_leftovers, write_text
 
 
 class Run:
@@ -143,6 +143,11 @@ class Run:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                print(f"note: {self.folder} is on a file system without locks ({error.strerror}): take care that no "
+                      "two processes use it at once", flush=True)
+                self._lock = file
+                return
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()

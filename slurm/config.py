@@ -28,6 +28,21 @@ OWN = ("ntasks", "ntasks_per_core", "ntasks_per_gpu", "ntasks_per_socket", "outp
        "kill_on_invalid_dep")
 
 
+#: Keys whose values are times.
+TIMES = ("begin", "deadline", "time_min")
+
+
+def plain_key(key: object) -> str:
+    """A key of sbatch as it is called here."""
+    return str(key).lstrip("-").replace("-", "_")
+
+
+def asks_for_gpus(key: object, value: object) -> bool:
+    """Whether a key of sbatch does."""
+    plain = plain_key(key)
+    return plain.startswith("gpus") or plain in ("gres", "tres_per_task") and "gpu" in str(value)
+
+
 @dataclass
 class LaunchConfig:
     """Run pretrain/main.py, transfer/main.py or transfer.sweep as jobs of a cluster; what runs stands after --.
@@ -45,7 +60,7 @@ class LaunchConfig:
         nodes: how many.
         tasks_per_node: processes on each node; by default one for each GPU, or one.
         cpus_per_task: cores of each process; data workers share them with it.
-        gpus_per_node: GPUs on each node.
+        gpus_per_node: GPUs on each node, as 4, or with their type as sinfo shows it, a100:4.
         mem: memory of each node, for example 32G.
         setup: shell lines before the program, for example 'module load cuda'; --setup LINE may be given several times.
         sbatch: any other key of sbatch, for example --sbatch.reservation NAME or {exclusive: true}.
@@ -75,7 +90,7 @@ class LaunchConfig:
     nodes: int = 1
     tasks_per_node: int | None = None
     cpus_per_task: int | None = None
-    gpus_per_node: int = 0
+    gpus_per_node: int | str = 0
     mem: str | None = None
     setup: list[str] = field(default_factory=list)
     sbatch: dict[str, Any] = field(default_factory=dict)
@@ -96,9 +111,15 @@ class LaunchConfig:
         return minutes(self.time)
 
     @property
+    def gpus(self) -> int:
+        """GPUs on each node; at least 1 where keys of sbatch ask for some in another way."""
+        counted = int(str(self.gpus_per_node).rpartition(":")[2])
+        return counted or int(any(asks_for_gpus(key, value) for key, value in self.sbatch.items()))
+
+    @property
     def tasks(self) -> int:
         """Processes on each node."""
-        return self.tasks_per_node or max(1, self.gpus_per_node)
+        return self.tasks_per_node or max(1, self.gpus)
 
     @property
     def processes(self) -> int:
@@ -111,12 +132,14 @@ class LaunchConfig:
         Raises:
             UserError: a field with such a value.
         """
-        for name, least in (("nodes", 1), ("tasks_per_node", 1), ("cpus_per_task", 1), ("gpus_per_node", 0),
-                            ("signal_delay", 1), ("max_timeouts", 0), ("restarts", 0), ("parallel", 1)):
+        for name, least in (("nodes", 1), ("tasks_per_node", 1), ("cpus_per_task", 1), ("signal_delay", 1),
+                            ("max_timeouts", 0), ("restarts", 0), ("parallel", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}: give {least} or more")
-        if self.gpus_per_node and self.tasks > self.gpus_per_node:
+        if not re.fullmatch(r"([\w.-]+:)?\d+", str(self.gpus_per_node)):
+            raise UserError(f"gpus_per_node is {self.gpus_per_node!r}: give a number, or a type with one, as a100:4")
+        if self.gpus_per_node and self.tasks > self.gpus:
             raise UserError(f"tasks_per_node is {self.tasks} and gpus_per_node {self.gpus_per_node}: a GPU takes one "
                             "process, so give as many GPUs as processes")
         if self.signal_delay >= 60 * self.minutes:
@@ -127,12 +150,14 @@ class LaunchConfig:
         self._check_sbatch()
 
     def _check_sbatch(self) -> None:
-        for key in self.sbatch:
-            plain = str(key).lstrip("-").replace("-", "_")
+        for key, value in self.sbatch.items():
+            plain = plain_key(key)
             if plain in FIELDS:
                 raise UserError(f"sbatch.{key} has a field of its own here: give --{FIELDS[plain]} instead")
             if plain in OWN:
                 raise UserError(f"sbatch.{key} is the launch's own: leave it out")
+            if plain in TIMES and isinstance(value, int):
+                raise UserError(f"sbatch.{key} is the number {value}: YAML reads 16:30 so, write it in quotes")
 
 
 def read_launch(argv: Sequence[str] | None = None) -> tuple[LaunchConfig, list[list[str]]]:
@@ -144,8 +169,9 @@ def read_launch(argv: Sequence[str] | None = None) -> tuple[LaunchConfig, list[l
     words = list(sys.argv[1:] if argv is None else argv)
     words, command = (words[: words.index("--")], words[words.index("--") + 1:]) if "--" in words else (words, [])
     commands = _split(command)
-    words = _with_setup([_flag(word, words[i + 1:]) for i, word in enumerate(words)])
-    config = load(LaunchConfig, words, prog=PROGRAM)
+    words, keys = _take_sbatch([_flag(word, words[i + 1:]) for i, word in enumerate(words)])
+    config = load(LaunchConfig, _with_setup(words), prog=PROGRAM)
+    config.sbatch = {**config.sbatch, **keys}
     if not all(commands):
         raise UserError(f"there is nothing to launch{' after --then' if len(commands) > 1 else ''}: {USAGE}")
     config.check()
@@ -172,6 +198,22 @@ def _flag(word: str, following: Sequence[str]) -> str:
     name = first.replace("-", "_") + dot + rest
     alone = name in FLAGS and not equal and (not following or following[0].startswith("--"))
     return f"--{name}=true" if alone else f"--{name}{equal}{value}"
+
+
+def _take_sbatch(words: Sequence[str]) -> tuple[list[str], dict[str, str | bool]]:
+    """Words without ``--sbatch.KEY VALUE``, and these as text, which YAML would make numbers of: 16:30."""
+    rest, keys, words = [], {}, list(words)
+    while words:
+        word = words.pop(0)
+        key, equal, value = word.removeprefix("--sbatch.").partition("=")
+        if not word.startswith("--sbatch.") or not key:
+            rest.append(word)
+        elif not equal and (not words or words[0].startswith("--")):
+            keys[key] = True
+        else:
+            value = value if equal else words.pop(0)
+            keys[key] = {"true": True, "false": False}.get(value, value)
+    return rest, keys
 
 
 def _with_setup(words: Sequence[str]) -> list[str]:

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from harness.errors import UserError, closest
 from slurm.durations import minutes
 
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "REQUEUE_FED")
-GOING = ("RUNNING", "SUSPENDED", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING", "PREEMPTED")
+#: States of a job that waits or runs. PREEMPTED is not one: a job that is requeued then is PENDING again.
+LIVE = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "REQUEUE_FED", "RUNNING",
+        "SUSPENDED", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
 _LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
              "TASKLIFT_WORLD_SIZE", "TASKLIFT_CORES")
 _OF_JOBS = re.compile(r"(SLURM|SLURMD|SRUN|SBATCH|SUBMITIT|PMI)_(?!CONF$)")
@@ -59,20 +60,22 @@ def ask(*command: str, stdin: str | None = None) -> subprocess.CompletedProcess:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
-def partitions() -> dict[str, int | None]:
-    """Names of the partitions with their time limits in minutes, None for none; the default one first.
+def partitions() -> tuple[dict[str, int | None], str]:
+    """Names of the partitions with their time limits in minutes, None for none; and the default one, or nothing.
 
     Raises:
         UserError: the controller does not answer.
     """
-    done = ask("sinfo", "-h", "-o", "%P|%l")
+    done = ask("sinfo", "-h", "-a", "-o", "%P|%l")  # hidden ones too
     if done.returncode:
         raise UserError(f"SLURM does not answer: {reason(done.stderr)}. Ask whether the cluster is up (sinfo)")
     found: dict[str, int | None] = {}
-    for line in sorted(done.stdout.split(), key=lambda line: "*|" not in line):
+    default = ""
+    for line in done.stdout.split():
         name, _, limit = line.rpartition("|")
+        default = name[:-1] if name.endswith("*") else default
         found[name.rstrip("*")] = minutes(limit) if limit[:1].isdigit() else None
-    return found
+    return found, default
 
 
 def check_limits(partition: str | None, asked: int) -> None:
@@ -81,28 +84,43 @@ def check_limits(partition: str | None, asked: int) -> None:
     Raises:
         UserError: with what there is.
     """
-    known = partitions()
-    names = list(known)
-    for name in (partition or names[0]).split(",") if names else []:
+    known, default = partitions()
+    partition = partition or default
+    names = partition.split(",") if known and partition else []
+    for name in names:
         if name not in known:
-            raise UserError(f"there is no partition '{name}' on this cluster{closest(name, names)}: choose one of "
-                            f"{', '.join(names)} (sinfo shows them)")
-    chosen = [known[name] for name in (partition or names[0]).split(",")] if names else []
-    if chosen and None not in chosen and asked > max(chosen):
-        raise UserError(f"time is {asked} min, and partition '{partition or names[0]}' gives {max(chosen)} at most: "
-                        f"give --time {max(chosen)}m; a run that takes longer starts again by itself and goes on")
+            raise UserError(f"there is no partition '{name}' on this cluster{closest(name, known)}: choose one of "
+                            f"{', '.join(known)} (sinfo shows them)")
+    limits = [known[name] for name in names]
+    if limits and None not in limits and asked > max(limits):
+        raise UserError(f"time is {asked} min, and partition '{partition}' gives {max(limits)} at most: "
+                        f"give --time {max(limits)}m; a run that takes longer starts again by itself and goes on")
 
 
-def test_script(script: str) -> None:
+def test_script(script: str, partition: str | None) -> None:
     """Let SLURM look at a script without submitting it.
+
+    While nodes are down or drained it says of what needs them that there is no such node, and yet takes the job, which
+    waits; so that is left to the submission.
 
     Raises:
         UserError: why it refuses.
     """
     with clean_environment():
         done = ask("sbatch", "--test-only", stdin=script)
-    if done.returncode:
-        raise UserError(f"SLURM refuses the job: {refusal(done.stderr)}")
+    if not done.returncode:
+        return
+    said = refusal(done.stderr)
+    if "node configuration is not available" not in said or not _lacks_nodes(partition):
+        raise UserError(f"SLURM refuses the job: {said}")
+    print("note: some nodes of the partition are down or drained: the job may wait for them")
+
+
+def _lacks_nodes(partition: str | None) -> bool:
+    """Whether some are down or drained now."""
+    done = ask("sinfo", "-h", "-a", "-o", "%a|%T", *(["-p", partition] if partition else []))
+    states = [line.partition("|") for line in done.stdout.split()]
+    return any(up != "up" or re.match("down|drain|fail|maint|unknown|reserved", state) for up, _, state in states)
 
 
 _CURES = {
@@ -113,6 +131,7 @@ _CURES = {
     "invalid account": "choose an --account that you may use (sacctmgr show associations user=$USER)",
     "invalid qos": "choose a --qos that you may use (sacctmgr show associations user=$USER)",
     "unrecognized option": "take it out of sbatch; man sbatch lists all keys",
+    "invalid job array": "more runs than an array may have here: see MaxArraySize in scontrol show config",
     "violates accounting": "ask for less, or choose another --qos",
 }
 
@@ -131,6 +150,9 @@ def reason(text: str) -> str:
     return "; ".join(dict.fromkeys(lines))[:300].rstrip(". ") or "no reason given"
 
 
+_AROUND_NAME = re.compile(r"(.*?)\bJobName=(.*?) (UserId=.*)")  # a name has any words
+
+
 def job_states(number: str) -> dict[str, Mapping[str, str]]:
     """What is known of a job, or of each element of an array, by id: JobState, Restarts, ExitCode, Reason, ...
 
@@ -142,7 +164,9 @@ def job_states(number: str) -> dict[str, Mapping[str, str]]:
         return {}
     found = {}
     for line in done.stdout.splitlines() if not done.returncode else ():
-        values = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        before, name, behind = _AROUND_NAME.fullmatch(line).groups() if _AROUND_NAME.fullmatch(line) else (line, "", "")
+        values = dict(word.split("=", 1) for word in f"{before} {behind}".split() if "=" in word)
+        values["JobName"] = name
         if "JobId" in values:
             array, element = values.get("ArrayJobId"), values.get("ArrayTaskId")
             found[f"{array}_{element}" if array else values["JobId"]] = values
@@ -161,7 +185,11 @@ def _from_accounting(number: str) -> dict[str, Mapping[str, str]]:
     return {parts[0]: {"JobState": parts[1].split(" ")[0], "ExitCode": parts[2]} for parts in lines}
 
 
+def goes_on(job: Mapping[str, str]) -> bool:
+    """Whether a job waits or runs."""
+    return job["JobState"] in LIVE
+
+
 def is_live(number: str, name: str) -> bool:
     """Whether a job of this id and name waits or runs."""
-    return any(job["JobState"] in (*WAITING, *GOING) and job.get("JobName", name) == name
-               for job in job_states(number).values())
+    return any(goes_on(job) and job.get("JobName", name) == name for job in job_states(number).values())

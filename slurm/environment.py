@@ -30,6 +30,9 @@ def join_world(job: Any, processes: int, cores: int | None = None) -> None:
     for name in NAMES:
         os.environ.pop(name, None)
     os.environ["TASKLIFT_WORLD_SIZE"] = str(processes)  # what harness.world compares the world with
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "")  # without limits of the system a process sees all of the node's
+    if cores is None and given.isdigit():
+        cores = max(1, int(given) // (processes // job.num_nodes))
     if cores:
         os.environ["TASKLIFT_CORES"] = str(cores)
     if processes == 1:

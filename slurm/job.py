@@ -6,12 +6,14 @@ import dataclasses
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from harness.program import run_program
 
+MISTAKE = 2  # exit code after an error: line
 TIMES_UP = 128 + 12  # exit code of a program that SIGUSR2 stopped
 
 
@@ -69,9 +71,16 @@ class TrainingJob:
             return self._main()
 
         with Requeue(job, self.notice) as requeue:
-            code = exit_code(prepared)
+            try:
+                code = exit_code(prepared)
+            except Exception:  # submitit would leave a result, which looks like success
+                traceback.print_exc()
+                code = 1
             if code == TIMES_UP:
                 code = exit_code(requeue.now)
+        if code == MISTAKE and job.cluster == "slurm":
+            with suppress(OSError):  # for the script, which sees one code for all processes
+                (job.paths.folder / f"mistake-{job.raw_job_id}").touch()
         if code:
             sys.exit(code)
         return 0

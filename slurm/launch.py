@@ -46,16 +46,18 @@ def main() -> int:
         for number, step in enumerate(steps):
             print(cluster.script(step, "<id of the job before>" if number else None))
         return 0
-    launched = []
-    for job in submit(cluster, steps):
-        print(job.text(), flush=True)
-        launched.append(job)
-    if not config.wait and config.cluster != "debug":
-        return 0
+    launched: list[Launched] = []
     try:
+        for job in submit(cluster, steps):
+            print(job.text(), flush=True)
+            launched.append(job)
+        if not config.wait and config.cluster != "debug":
+            return 0
         return max((cluster.follow(job) for job in launched), default=0)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; end it with: {launched[0].cancel}", flush=True)
+        if config.cluster == "debug" or not launched:
+            raise
+        print(f"\nthe job goes on; end it with: {'; '.join(job.cancel for job in launched)}", flush=True)
         return 130
 
 
@@ -77,6 +79,9 @@ def plan(config: LaunchConfig, commands: Sequence[Sequence[str]]) -> list[Step]:
     live = _live(config)
     for program, words in zip(programs, commands, strict=True):
         before = steps[-1] if steps else None
+        if before is not None and before.alone:
+            raise UserError("nothing can stand behind a sweep, which leaves no weights to start from: launch it when "
+                            "the sweep is done, or with --after and the id of its last job")
         steps += program(words[1:], Situation(before, config.dry_run, lambda folder: refuse_held(folder, live)))
     return [step for step in steps if step.tasks]
 

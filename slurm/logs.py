@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -13,12 +14,12 @@ class Tail:
     Args:
         path: the file, which need not be there yet.
         output: where to print.
-        skip: leave out what is there already.
     """
 
-    def __init__(self, path: Path, output: TextIO | None = None, skip: bool = False) -> None:
+    def __init__(self, path: Path, output: TextIO | None = None) -> None:
         self.path, self._output = path, output or sys.stdout
-        self._read = path.stat().st_size if skip and path.exists() else 0
+        self._read = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may be written in two parts
 
     def show(self) -> None:
         """What is new."""
@@ -30,5 +31,5 @@ class Tail:
             return
         self._read += len(new)
         if new:
-            self._output.write(new.decode(errors="replace"))
+            self._output.write(self._decoder.decode(new))
             self._output.flush()

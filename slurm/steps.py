@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slurm.config import LaunchConfig
+from slurm.config import LaunchConfig, asks_for_gpus, plain_key
 from slurm.job import TrainingJob
 
 
@@ -30,7 +30,7 @@ class Task:
 
     def job(self, config: LaunchConfig) -> TrainingJob:
         """What a cluster runs."""
-        return TrainingJob(self.module, self.argv, config.processes, config.gpus_per_node, config.cpus_per_task,
+        return TrainingJob(self.module, self.argv, config.processes, config.gpus, config.cpus_per_task,
                            float(config.signal_delay), self.later)
 
 
@@ -63,7 +63,9 @@ class Step:
         """What is asked of the cluster for it."""
         if not self.alone:
             return config
-        return dataclasses.replace(config, nodes=1, tasks_per_node=1, gpus_per_node=0)
+        sbatch = {key: value for key, value in config.sbatch.items()
+                  if not asks_for_gpus(key, value) and plain_key(key) != "exclusive"}
+        return dataclasses.replace(config, nodes=1, tasks_per_node=1, gpus_per_node=0, sbatch=sbatch)
 
     def place(self, config: LaunchConfig) -> Path:
         """Where its scripts and logs go: named after the run, whatever the ids of its jobs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class Launched:
 
     def text(self) -> str:
         """For people."""
-        log = self.logs[0] if len(self.logs) == 1 else self.logs[0].with_name("*_log.out")
+        log = shlex.quote(str(self.logs[0])) if len(self.logs) == 1 else \
+            f"{shlex.quote(str(self.logs[0].parent))}/*_log.out"
         return "\n".join([
             f"job {self.id}: {self.name}",
             f"    writes  {self.output}",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,7 @@ class Local(Cluster):
                 time.sleep(POLL)
             executor = LocalExecutor(place, config.max_timeouts, python=config.python)
             executor.update_parameters(
-                timeout_min=config.minutes, tasks_per_node=config.tasks, gpus_per_node=config.gpus_per_node,
+                timeout_min=config.minutes, tasks_per_node=config.tasks, gpus_per_node=config.gpus,
                 signal_delay_s=config.signal_delay, stderr_to_stdout=True, setup=config.setup)
             started.append(self._start(executor, task.job(config)))
         first = started[0].job_id
@@ -70,7 +73,9 @@ class Local(Cluster):
     @staticmethod
     def _start(executor: LocalExecutor, job: Any) -> Any:
         before = os.environ.get("PYTHONPATH")
-        with clean_environment():
+        if shutil.which("setsid"):  # or what is typed at the terminal, and its end, would reach them
+            executor.python = f"setsid {executor.python}"
+        with clean_environment(), _ignored(signal.SIGINT, signal.SIGHUP):
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
             try:
                 return executor.submit(job)
@@ -100,6 +105,17 @@ class Local(Cluster):
             if done:
                 return int(any(not _succeeded(job) for job in jobs))
             time.sleep(POLL)
+
+
+@contextmanager
+def _ignored(*numbers: int) -> Iterator[None]:
+    """Start programs that ignore these signals."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _succeeded(job: Any) -> bool:

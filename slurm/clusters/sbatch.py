@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,30 @@ from submitit.slurm.slurm import SlurmExecutor
 from harness.errors import UserError
 from slurm import controller
 from slurm.clusters.base import CLUSTERS, ROOT, Cluster, Launched
-from slurm.config import LaunchConfig
+from slurm.config import LaunchConfig, plain_key
 from slurm.logs import Tail
 from slurm.steps import Step
 
 POLL = 2.0
+HABITS = ("partition", "account", "qos", "constraint")
 
 _AGAIN = """\
 code=$?
+# One process that ends with an error: line has the others killed, by which srun's code is theirs.
+mistake={folder}/mistake-$SLURM_JOB_ID
+[ ! -e "$mistake" ] || {{ code=2; rm -f "$mistake"; }}
 # 2: a mistake of the user's; 255: is being started again already; 140: told to stop before it could listen.
-case $code in 0|2|255) most=0 ;; 140) most={timeouts} ;; *) most={restarts} ;; esac
-starts={folder}/starts-$SLURM_JOB_ID-$code
+why=crash
+case $code in 0|2|255) most=0 ;; 140) why=signal most={timeouts} ;; *) most={restarts} ;; esac
+# The last element of an array to start has the array's own id, by which SLURM would start all of them again.
+job=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_JOB_ID" ] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+starts={folder}/starts-$SLURM_JOB_ID-$why
 count=$(($(cat "$starts" 2>/dev/null || echo 0) + 1))
-if [ $count -le $most ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
+if [ $count -le $most ] && scontrol show job -o "$job" | grep -q 'JobState=RUNNING'; then
   echo $count > "$starts"
   echo "a process ended with code $code: starts again from the last checkpoint ($count of $most)"
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+  scontrol requeue "$job" && sleep 60
 fi
 exit $code"""
 
@@ -56,12 +66,15 @@ class _Executor(SlurmExecutor):
 class Slurm(Cluster):
     """Jobs through sbatch."""
 
+    def __init__(self, config: LaunchConfig) -> None:
+        super().__init__(_with_habits(config))
+
     def check(self, steps: Sequence[Step]) -> None:
         """SLURM itself looks at every script."""
         controller.need_slurm()
         controller.check_limits(self.config.partition, self.config.minutes)
         for step in steps:
-            controller.test_script(self.script(step, None))
+            controller.test_script(self.script(step, None), self.config.partition)
 
     def script(self, step: Step, after: str | None) -> str:
         """What goes to sbatch."""
@@ -93,27 +106,30 @@ class Slurm(Cluster):
 
     def follow(self, launched: Launched) -> int:
         """Show the log, and every change of state, until no part of the job waits or runs."""
-        tails = {path: Tail(path) for path in launched.logs} if len(launched.logs) == 1 else {}
+        tails = [Tail(path) for path in launched.logs] if len(launched.logs) == 1 else []
         shown, unknown = "", 0
+        over: dict[str, Mapping[str, str]] = {}
         while True:
             states = controller.job_states(launched.id)
-            for tail in tails.values():
+            for tail in tails:
                 tail.show()
-            said = _summary(states)
+            live = {number: job for number, job in states.items() if controller.goes_on(job)}
+            # What has ended is kept: SLURM forgets it after minutes, also elements of an array that still runs.
+            over = {number: job for number, job in {**over, **states}.items() if number not in live}
+            said = _summary({**over, **live}) if states else ""
             if said and said != shown:
                 print(f"job {launched.id}: {said}", flush=True)
                 shown = said
             unknown = 0 if states else unknown + 1
-            live = [job for job in states.values() if job["JobState"] in (*controller.WAITING, *controller.GOING)]
             if states and not live:
                 break
             if unknown > 30:
                 raise UserError(f"SLURM says nothing of job {launched.id} any more: look at its log, "
                                 f"{launched.logs[0]}")
             time.sleep(POLL)
-        for tail in tails.values():
+        for tail in tails:
             tail.show()
-        return int(any(job["JobState"] != "COMPLETED" for job in states.values()))
+        return int(any(job["JobState"] != "COMPLETED" for job in over.values()))
 
     def _executor(self, step: Step, after: str | None) -> _Executor:
         config = step.resources(self.config)
@@ -123,18 +139,29 @@ class Slurm(Cluster):
         return executor
 
 
+def _with_habits(config: LaunchConfig) -> LaunchConfig:
+    """With what the user has set for all jobs in variables of sbatch; in the script, so that it shows."""
+    fields = {name: os.environ.get(f"SBATCH_{name.upper()}") or None for name in HABITS
+              if getattr(config, name) is None}
+    reservation = os.environ.get("SBATCH_RESERVATION")
+    sbatch = {**({"reservation": reservation} if reservation else {}), **config.sbatch}
+    return dataclasses.replace(config, **fields, sbatch=sbatch)
+
+
 def _parameters(step: Step, config: LaunchConfig, after: str | None) -> dict[str, Any]:
     """As submitit names them."""
-    extra = {str(key).lstrip("-").replace("_", "-"): value for key, value in config.sbatch.items()
+    extra = {plain_key(key).replace("_", "-"): value for key, value in config.sbatch.items()
              if value is not False and value is not None}
     extra["requeue"] = True  # after a node's failure, and by preemption
+    extra["signal"] = f"USR2@{config.signal_delay}"  # submitit would take another from its own variable
     first = config.after if after is None else after
     if first:
         extra["kill-on-invalid-dep"] = "yes"
     kind = "afterany" if step.even_if_failed else "afterok"
     srun = ["--kill-on-bad-exit=1", *([f"--cpus-per-task={config.cpus_per_task}"] if config.cpus_per_task else []),
             *config.srun]
-    lines = [*config.setup, f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    lines = [*config.setup, "set +euo pipefail  # what stands behind the program looks at its code",
+             f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"]
     again = _AGAIN.format(restarts=config.restarts, timeouts=config.max_timeouts,
                           folder=shlex.quote(str(step.place(config))))
     return {

@@ -18,15 +18,24 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAIN = ["--epochs=4", "--workers=1", "--loop.save_steps=3", "--data.count=60", "--drop_last=false"]
 """16 steps; a last partial batch, a data worker, saves that are not at the ends of epochs."""
 PACE = """
-# In its first life the run waits at every step, so that a test has the time to disturb it.
-import os, time
+# In its first life (or lives) the run waits at every step, so that a test has the time to disturb it, and where a test
+# says so at one step for the signal, however long that takes.
+import os, signal, time
+from harness.interrupts import ORDERS, Interrupts
 from pretrain.engine import Pretraining
-step = Pretraining.train_step
+step, handle, told = Pretraining.train_step, Interrupts._handle, []
+def noted(self, number, frame):
+    told.append(number)
+    handle(self, number, frame)
 def slow(self, batch):
-    if not os.environ.get("SLURM_RESTART_COUNT"):
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0) < int(os.environ.get("TASKLIFT_TEST_LIVES", 1)):
         time.sleep(float(os.environ.get("TASKLIFT_TEST_PACE", 0.4)))
+        while self.step == int(os.environ.get("TASKLIFT_TEST_HOLD", -1)) and not ORDERS.pending:
+            if signal.SIGUSR2 in told:
+                break
+            time.sleep(0.05)
     step(self, batch)
-Pretraining.train_step = slow
+Interrupts._handle, Pretraining.train_step = noted, slow
 """
 
 
@@ -90,7 +99,7 @@ class Launcher:
         self.folder, self.cluster = folder, cluster
         (folder / "pace.py").write_text(PACE)
 
-    def __call__(self, *words: str, seconds: float = 400, **environment: str) -> Finished:
+    def __call__(self, *words: str, seconds: float = 800, **environment: str) -> Finished:
         """Call it, on a SLURM if there is one, and wait for it."""
         extra = {**(self.cluster.environment if self.cluster else {}), **environment}
         if self.cluster and not any(word.startswith("--time") for word in words):
@@ -107,7 +116,7 @@ class Launcher:
         (number,) = done.jobs
         return number
 
-    def wait_for_step(self, run: str, step: int, logged_step, job: str, seconds: float = 120) -> None:
+    def wait_for_step(self, run: str, step: int, logged_step, job: str, seconds: float = 300) -> None:
         """Wait until a run has logged a step."""
         until = time.monotonic() + seconds
         while logged_step(self.folder / run) < step:
@@ -115,7 +124,7 @@ class Launcher:
             assert state not in ("FAILED", "COMPLETED", "CANCELLED") and time.monotonic() < until, self.log(run)
             time.sleep(0.05)
 
-    def wait(self, job: str, *states: str, run: str = "", seconds: float = 180) -> dict[str, str]:
+    def wait(self, job: str, *states: str, run: str = "", seconds: float = 600) -> dict[str, str]:
         """Wait until a job is in one of ``states``."""
         try:
             return self.cluster.wait(job, *states, seconds=seconds)

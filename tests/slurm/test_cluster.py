@@ -21,6 +21,25 @@ def train_step(self, batch):
     raise RuntimeError("no luck")
 Pretraining.train_step = train_step
 """
+HANG = """
+import os, time
+from pretrain.engine import Pretraining
+step = Pretraining.train_step
+def hang(self, batch):
+    if self.step == 5 and self.world.process_index == 1 and not os.environ.get("SLURM_RESTART_COUNT"):
+        time.sleep(600)
+    step(self, batch)
+Pretraining.train_step = hang
+"""
+SOME_CRASH = """
+from transfer.engine import Transfer
+step = Transfer.train_step
+def train_step(self, batch):
+    if self.config.optimizer.lr == 0.02:
+        raise RuntimeError("no luck")
+    step(self, batch)
+Transfer.train_step = train_step
+"""
 SLOW_END = """
 import os, pathlib, time
 import pretrain.outcome
@@ -57,9 +76,13 @@ def completed(launch, job: str, run: str = "broken", restarts: int = 1) -> None:
 
 
 def test_one_process_that_is_followed(launch, tiny_pretraining, whole, same_runs):
+    shown = launch("--dry-run", "--", *tiny_pretraining("run"))
+    assert not (launch.folder / "slurm").exists(), "a script that is only shown leaves files"
     done = launch("--wait", "--", *tiny_pretraining("run"))
     assert done.code == 0, (done.out, done.err)
     (job,) = done.jobs
+    script = launch.folder / "slurm" / "run" / f"{job}_submission.sh"
+    assert shown.out.strip() == script.read_text().strip(), "another script was shown"
     assert f"scancel {job}" in done.out and f"squeue -j {job}" in done.out and "completed" in done.out
     assert str(launch.folder / "slurm" / "run") in done.out
     assert "report" in done.out or "loss" in done.out, "the log was not shown"
@@ -77,18 +100,43 @@ def test_two_processes_preempted_by_a_job_of_higher_priority(launch, tiny_pretra
     same_runs(whole(2), launch.folder / "broken")
 
 
-def test_one_process_on_each_of_two_nodes_that_are_requeued(launch, tiny_pretraining, whole, logged_step, same_runs):
-    job = launch.submit(*APART, "--", *tiny_pretraining("broken", "--plugin=pace.py", "--resume=never"))
+def test_one_process_on_each_of_two_nodes_that_are_requeued_twice(
+        launch, tiny_pretraining, whole, logged_step, same_runs):
+    job = launch.submit(*APART, "--", *tiny_pretraining("broken", "--plugin=pace.py", "--resume=never"),
+                        TASKLIFT_TEST_LIVES="2")
     launch.wait_for_step("broken", 5, logged_step, job)
     assert launch.cluster.job(job)["NodeList"] == "n[1-2]"
     launch.cluster.run("scontrol", "requeue", job)
-    completed(launch, job)
+    launch.wait_for_step("broken", 8, logged_step, job)
+    launch.cluster.run("scancel", "--signal=USR2", job)
+    completed(launch, job, restarts=2)
     same_runs(whole(2), launch.folder / "broken")
 
 
-def test_time_limit_reached(launch, tiny_pretraining, whole, same_runs):
-    job = launch.submit("--time=2m", "--signal-delay=50", "--", *tiny_pretraining("broken", "--plugin=pace.py"),
-                        TASKLIFT_TEST_PACE="5")
+def test_a_lost_node(launch, tiny_pretraining, whole, logged_step, same_runs):
+    job = launch.submit("--", *tiny_pretraining("broken", "--plugin=pace.py"))
+    launch.wait_for_step("broken", 5, logged_step, job)
+    node = f"NodeName={launch.cluster.job(job)['NodeList']}"
+    launch.cluster.run("scontrol", "update", node, "State=DOWN", "Reason=test")
+    try:
+        completed(launch, job)
+        assert launch.cluster.job(job)["NodeList"] != node.removeprefix("NodeName=")
+    finally:
+        launch.cluster.run("scontrol", "update", node, "State=RESUME")
+    same_runs(whole(), launch.folder / "broken")
+
+
+def test_time_limit_reached(launch, tiny_pretraining, whole, logged_step, same_runs):
+    """It is lowered while the run waits for the signal, and raised again: minutes for all else, on any machine."""
+    job = launch.submit("--time=10m", "--signal-delay=300", "--", *tiny_pretraining("broken", "--plugin=pace.py"),
+                        TASKLIFT_TEST_HOLD="4")
+    launch.wait_for_step("broken", 4, logged_step, job)
+    launch.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
+    until = time.monotonic() + 120
+    while launch.cluster.job(job).get("Restarts") != "1":
+        assert time.monotonic() < until, launch.log("broken")
+        time.sleep(0.1)
+    launch.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     completed(launch, job)
     assert "this job is timed-out" in launch.log("broken") and "(99 remaining timeouts)" in launch.log("broken")
     same_runs(whole(), launch.folder / "broken")
@@ -171,6 +219,17 @@ def test_a_step_that_is_too_far_away(launch, tiny_pretraining, whole, same_runs)
     same_runs(whole(), launch.folder / "broken")
 
 
+def test_a_process_that_hangs(launch, tiny_pretraining, whole, logged_step, same_runs):
+    """The first process waits for it, in a call that runs no Python, when the signal comes."""
+    (launch.folder / "hang.py").write_text(HANG)
+    job = launch.submit(*TWO, "--signal-delay=3", "--", *tiny_pretraining("broken", "--plugin=hang.py"))
+    launch.wait_for_step("broken", 5, logged_step, job)
+    launch.cluster.run("scancel", "--signal=USR2", job)
+    completed(launch, job)
+    assert "too far away" in launch.log("broken")
+    same_runs(whole(2), launch.folder / "broken")
+
+
 def test_pretraining_then_transfer(launch, tiny_pretraining, tiny_transfer, whole, logged_step, same_runs):
     done = launch("--", *tiny_pretraining("first", "--plugin=pace.py"), "--then", *tiny_transfer("--output=second"))
     assert done.code == 0 and "second: starts from first" in done.out, (done.out, done.err)
@@ -193,21 +252,25 @@ def test_what_depends_on_a_failed_job_is_cancelled(launch, tiny_pretraining, tin
     assert not (launch.folder / "second").exists()
 
 
-def test_a_sweep_with_one_element_that_fails(launch, tiny_transfer):
+def test_a_sweep_with_elements_that_fail(launch, tiny_transfer):
+    """One by a mistake; and the last one, which has the id of the array, by a crash: it alone starts again."""
+    (launch.folder / "crash.py").write_text(SOME_CRASH)
     words = [word for word in tiny_transfer()[1:] if not word.startswith("--baseline")]
     done = launch("--parallel=2", "--wait", "--", "transfer.sweep", "--name=sweep", "--baseline=none",
-                  "--axes.optimizer.lr=[0.001, 0.01, 1.0e+38]", "--", *words, "--epochs=1")
+                  "--axes.optimizer.lr=[0.001, 0.01, 1.0e+38, 0.02]", "--", *words, "--epochs=1", "--plugin=crash.py")
     assert done.code == 1, (done.out, done.err)
     array, gather = done.jobs
-    states = sorted(line.split("JobState=")[1].split()[0]
-                    for line in launch.cluster.output("scontrol", "show", "job", "-o", array).splitlines())
-    assert states == ["COMPLETED", "COMPLETED", "FAILED"], (states, done.out)
+    lines = launch.cluster.output("scontrol", "show", "job", "-o", array).splitlines()
+    elements = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    ends = [(one["JobState"], one["Restarts"]) for one in sorted(elements, key=lambda one: one["ArrayTaskId"])]
+    assert ends == [("COMPLETED", "0"), ("COMPLETED", "0"), ("FAILED", "0"), ("FAILED", "1")], (ends, done.out)
+    assert [one["ArrayTaskId"] for one in elements if one["JobId"] == array] == ["3"]
     assert launch.cluster.state(gather) == "COMPLETED", done.out
     folder = launch.folder / "outputs" / "sweep"
     assert len(list(folder.glob("runs/*/results.json"))) == 2
-    assert "3 settings" in (folder / "table.md").read_text() and (folder / "runs.md").exists()
+    assert "4 settings" in (folder / "table.md").read_text() and (folder / "runs.md").exists()
     script = next((launch.folder / "outputs" / "slurm" / "sweep").glob(f"{array}_submission.sh")).read_text()
-    assert "--array=0-2%2" in script
+    assert "--array=0-3%2" in script
 
 
 @pytest.mark.parametrize(("options", "message"), [

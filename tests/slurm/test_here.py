@@ -23,9 +23,10 @@ def test_in_this_process(launch_here, tiny_pretraining, whole, same_runs, path_w
 
 
 def test_time_limit_reached(launch_here, tiny_pretraining, whole, same_runs, path_without_slurm):
-    done = launch_here("--cluster=local", "--time=1m", "--signal-delay=35", "--wait", "--",
+    """After 25 seconds, at which the run waits for it; that leaves it minutes to save, on any machine."""
+    done = launch_here("--cluster=local", "--time=5m", "--signal-delay=275", "--wait", "--",
                        *tiny_pretraining("broken", "--plugin=pace.py"), PATH=path_without_slurm,
-                       TASKLIFT_TEST_PACE="2.5")
+                       TASKLIFT_TEST_HOLD="4", TASKLIFT_TEST_PACE="0")
     assert done.code == 0 and "stopped by signal 12" in done.out and "continues" in done.out, (done.out, done.err)
     same_runs(whole(), launch_here.folder / "broken")
 

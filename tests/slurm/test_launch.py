@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import subprocess
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +13,13 @@ import pytest
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'submitit>=1.5.4,<1.6'")
 
 from harness.errors import UserError
-from harness.interrupts import ORDERS, Interrupts
 from slurm import controller
 from slurm.claims import claimed, refuse_held
 from slurm.clusters.base import CLUSTERS
 from slurm.config import read_launch
 from slurm.durations import minutes
 from slurm.environment import join_world
+from slurm.launch import plan
 from slurm.programs.base import find_program
 from slurm.steps import Step, Task
 
@@ -108,7 +106,7 @@ def test_the_script(tmp_path):
         assert f"\n#SBATCH --{key}\n" in text, key
     srun = next(line for line in text.splitlines() if line.startswith("srun "))
     assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=6" in srun
-    assert text.index("module load cuda\nsource 'my env'\nexport PYTHONPATH=") < text.index("srun ")
+    assert text.index("module load cuda\nsource 'my env'\nset +euo pipefail") < text.index("srun ")
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     assert "--array=0-4%2" in script(tmp_path, "--parallel=2", count=5)
     assert not list(tmp_path.iterdir()), "a script that is only shown leaves files"
@@ -167,6 +165,15 @@ def test_a_wrong_configuration_is_found_before_anything_is_submitted(programs):
     assert not list(programs.folder.iterdir())
 
 
+def test_nothing_stands_behind_a_sweep(tmp_path, monkeypatch):
+    comparison = Step("sweep-compare", tmp_path, [Task("gather", "slurm.gather", [], tmp_path)], alone=True)
+    monkeypatch.setattr("slurm.programs.base.find_program", lambda word: lambda words, situation: [comparison])
+    config, commands = read_launch(["--", "transfer.sweep"])
+    assert plan(config, commands) == [comparison]
+    with pytest.raises(UserError, match="nothing can stand behind a sweep"):
+        plan(config, [*commands, ["transfer/main.py"]])
+
+
 def test_folders_are_claimed(tmp_path):
     holder = {"cluster": "slurm", "job": "5", "name": "run", "cancel": "scancel 5"}
     run, other = tmp_path / "run", tmp_path / "other"
@@ -194,6 +201,9 @@ def test_the_world_of_processes(monkeypatch):
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
                  "TASKLIFT_WORLD_SIZE", "TASKLIFT_CORES")
         assert [os.environ[name] for name in names] == ["3", "4", "1", "2", "1", "localhost", "21234", "4", "3"]
+        os.environ["SLURM_CPUS_ON_NODE"] = "7"  # of the job; the node may have more
+        join_world(job(), 4)
+        assert os.environ["TASKLIFT_CORES"] == "3"
         join_world(job(num_nodes=1), 4)
         assert os.environ["MASTER_ADDR"] == "127.0.0.1" and os.environ["LOCAL_WORLD_SIZE"] == "4"
         join_world(job(num_tasks=1, num_nodes=1, global_rank=0, local_rank=0), 1)
@@ -225,49 +235,3 @@ def test_a_job_inside_a_job_takes_nothing_over(monkeypatch):
 ])
 def test_what_sbatch_says(text, expected):
     assert controller.refusal(text).startswith(expected)
-
-
-@pytest.fixture
-def orders():
-    yield ORDERS
-    ORDERS.save_only, ORDERS.heard, ORDERS.pending = frozenset(), None, 0
-
-
-def test_signals_of_a_cluster(orders):
-    heard = []
-    orders.save_only, orders.heard = frozenset({signal.SIGTERM}), heard.append
-    with Interrupts() as interrupts:
-        assert interrupts.asked() == 0
-        for _ in range(2):  # SIGTERM is never the end
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert (interrupts.asked(), interrupts.asked()) == (1, 0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert (interrupts.asked(), interrupts.asked()) == (signal.SIGUSR2, signal.SIGUSR2)
-    assert heard == [signal.SIGTERM] * 3 + [signal.SIGUSR2]
-    orders.pending = signal.SIGUSR2
-    with Interrupts() as interrupts:
-        assert interrupts.asked() == signal.SIGUSR2
-
-
-def test_requeue_without_a_loop(orders, monkeypatch):
-    """Outside of a loop the signal is kept for the next one, and the first process starts the clock."""
-    from slurm.requeue import Requeue
-
-    called = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    signal.signal(signal.SIGUSR2, lambda *given: called.append("submitit"))
-    try:
-        for rank in (1, 0):
-            orders.pending = 0
-            requeue = Requeue(SimpleNamespace(global_rank=rank, cluster="slurm"), 0.3)
-            monkeypatch.setattr(requeue, "_too_late", lambda: called.append("late"))
-            with requeue:
-                os.kill(os.getpid(), signal.SIGUSR2)
-                assert orders.pending == signal.SIGUSR2
-                time.sleep(0.5)
-            assert called == ([] if rank else ["late"])
-            signal.signal(signal.SIGUSR2, lambda *given: called.append("submitit"))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
