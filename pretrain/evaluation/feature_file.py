@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.files import NO_SPACE
+from harness.files import NO_SPACE, locked
 
 Rows = Callable[[int], Iterator[np.ndarray]]
 """``start -> batches of the rows from that number on``, float32 ``[n, C]`` each."""
 
 
-def write_features(path: Path, count: int, rows: Rows, batch_size: int) -> None:
-    """Write a ``.npy`` of float32 ``[count, C]`` of which never more than a batch is in memory.
+def kept_features(path: Path, count: int, rows: Rows, batch_size: int) -> np.ndarray:
+    """The rows of a ``.npy`` file, mapped from the disk; computed into it where it is not there, or damaged.
 
-    Until it is whole it is called ``.part``. What an interruption left is gone on with, from the beginning of a batch,
-    so that the batches are those of a computation in one go. One process at a time may write a file.
+    Never more than a batch is in memory. Until the file is whole it is called ``.part``. What an interruption left is
+    gone on with, from the beginning of a batch, so that the batches are those of a computation in one go.
 
     Args:
         path: of the file.
@@ -29,9 +29,28 @@ def write_features(path: Path, count: int, rows: Rows, batch_size: int) -> None:
         rows: computes them.
         batch_size: how many at once.
 
+    Returns:
+        float32 ``[count, C]``, read-only.
+
     Raises:
         UserError: no space, quota or permission, and what ``rows`` raises.
     """
+    with ExitStack() as stack:
+        with _told(path):
+            stack.enter_context(locked(path.with_suffix(".lock")))
+        if _mapped(path) is None:
+            _write(path, count, rows, batch_size)
+        return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+
+
+def _write(path: Path, count: int, rows: Rows, batch_size: int) -> None:
     part = path.with_suffix(".part")
     with _told(path):
         file = open(part, "r+b" if part.exists() else "w+b")

@@ -17,10 +17,10 @@ from torchvision.transforms import functional as vision
 
 from harness.config import digest, volatile
 from harness.errors import UserError, closest
-from harness.files import cache_folder, locked
+from harness.files import cache_folder
 from harness.images import UnreadableImage
 from harness.progress import progress
-from pretrain.evaluation.feature_file import write_features
+from pretrain.evaluation.feature_file import kept_features
 from pretrain.evaluation.labelled import LabelledImages
 from pretrain.evaluation.subject import Subject
 from pretrain.formats.base import CheckpointError
@@ -126,11 +126,8 @@ class Features:
         key = digest([self.subject.digest, images.fingerprint(), self.config.layer, resize, crop,
                       self.config.precision, torch.__version__])
         path = cache_folder() / "features" / f"{self.subject.digest[:20]}-{key}.npy"
-        with locked(path.with_suffix(".lock")):
-            if not path.exists():
-                write_features(path, len(images), lambda start: self._compute(images, resize, crop, start),
-                               self.config.batch_size)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return kept_features(path, len(images), lambda start: self._compute(images, resize, crop, start),
+                             self.config.batch_size)
 
     def _collect(self, images: LabelledImages, resize: int | None, crop: int | None) -> np.ndarray:
         """All vectors in memory, read-only."""

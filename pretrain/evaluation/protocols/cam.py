@@ -169,7 +169,7 @@ class ClassActivationMaps(Protocol):
             line[1].imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
             line[1].imshow(large, cmap="inferno", alpha=0.6)
             if large.max() > large.min():
-                line[1].contour(large, [border], colors="white", linewidths=1.3)
+                line[1].contour(large, [border], colors="white", linewidths=1.3, linestyles="solid")
             line[1].set_title(f"covers {pair.covered:.0f} %", fontsize=11, pad=3)
             line[2].imshow(np.where((mask == kept[pair.place])[..., None], image, 255 - (255 - image) // 5))
             line[2].set_title("the object", fontsize=11, pad=3)

@@ -147,7 +147,7 @@ class LinearClassifier(Protocol):
         for row, column in np.ndindex(right.shape):
             value = right[row, column]
             dark = np.isfinite(value) and value < low + 0.6 * (top - low)
-            text = f"{max(value, 0):.1f}" if np.isfinite(value) else "diverged"
+            text = f"{max(round(value, 4), 0):.1f}" if np.isfinite(value) else "diverged"
             axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
         row, column = np.unravel_index(np.nanargmax(right), right.shape)
         axis.add_patch(plt.Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="#d7301f",

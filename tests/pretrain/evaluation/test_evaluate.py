@@ -172,12 +172,23 @@ def test_transformers_see_images_of_any_size():
         found.pooled(Mixed(), None, None)
 
 
+def test_a_damaged_cache_is_made_again(checkpoint, cache):
+    first = np.array(features(checkpoint).pooled(Mixed(), None, None))
+    for size in (first.nbytes, 0):
+        (kept,) = (cache / "features").glob("*.npy")
+        kept.write_bytes(kept.read_bytes()[:size])
+        np.testing.assert_array_equal(features(checkpoint).pooled(Mixed(), None, None), first)
+
+
 def test_a_cache_that_cannot_be_written(checkpoint, cache, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pretrain.evaluation.feature_file.os.replace", full)
     with pytest.raises(UserError, match="cannot keep features in .*features: the disk is full: .*--features.cache fal"):
+        features(checkpoint).pooled(Mixed(), None, None)
+    monkeypatch.setenv("TASKLIFT_CACHE", str(checkpoint / "below"))
+    with pytest.raises(UserError, match="cannot keep features in .*: Not a directory: .*er folder in TASKLIFT_CACHE"):
         features(checkpoint).pooled(Mixed(), None, None)
 
 

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from pretrain.evaluation.data.scenes import LabelledScenes
 from pretrain.evaluation.features import FeatureConfig, Features
 from pretrain.evaluation.labelled import Labelled, Video
+from pretrain.evaluation.propagation import Propagation
 from pretrain.evaluation.protocols.video_propagation import VideoPropagation
 from pretrain.evaluation.region_and_boundary import boundary_accuracy, region_similarity
 from pretrain.evaluation.subject import Subject
@@ -118,6 +119,35 @@ def test_the_numbers_are_those_of_the_masks_that_are_written(features, tmp_path,
     for path, _ in found.figures:
         assert Image.open(path).size[0] > 300
     assert "3 objects in 2 videos" in found.remarks[1] and "layer3" in found.remarks[0] and "8 × 10" in found.remarks[0]
+
+
+def test_options_reach_the_propagation(features, tmp_path, monkeypatch):
+    seen = []
+
+    class Seen(Propagation):
+        def __init__(self, *arguments, **options):
+            seen.append(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("pretrain.evaluation.protocols.video_propagation.Propagation", Seen)
+    options = {"top": 3, "context": 2, "radius": 4, "temperature": 0.3, "first_anywhere": True}
+    measure(features, tmp_path, Made(frames=3), **options)
+    assert seen == [options]
+
+
+def test_labels_are_shares_of_a_place_and_pixels_lie_between_places(features, tmp_path):
+    """The mask of the second frame once more, of objects that do not lie as the places do."""
+    video = Made(frames=3, step=3)
+    for things in (video.images, video.masks):
+        things[:] = [np.roll(thing, (3, 5), (0, 1)) for thing in things]
+    measure(features, tmp_path, video, save_masks=True)
+    model = features.subject.build(output_stride=8)
+    place = features.place(model, "layer3")
+    first, second = (features.maps(model, features.normalise(image[None]), place)[0] for image in video.images[:2])
+    shares = torch.from_numpy(np.stack([video.masks[0] == number for number in range(3)]))[None].float()
+    moving = Propagation(first, torch.nn.functional.avg_pool2d(shares, 8)[0])
+    pixels = torch.nn.Upsample(scale_factor=8, mode="bilinear")(moving.step(second)[None])[0]
+    np.testing.assert_array_equal(Image.open(tmp_path / "masks" / "made" / "00001.png"), pixels.argmax(0).numpy())
 
 
 def test_again_is_the_same(features, tmp_path):
