@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
@@ -29,6 +31,7 @@ class Classification(SetMetric):
         self.add_sum("images")
         self.add_sum("top5")
         self.add_sum("confusion", num_classes, num_classes)
+        self.num_classes = num_classes
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("truths", [], dist_reduce_fx="cat")
 
@@ -62,6 +65,12 @@ class Classification(SetMetric):
             "sensitivity": mean_where(ratio(hits, truth, 100), chosen & (truth > 0)),
             "specificity": mean_where(ratio(rest - found + hits, rest, 100), chosen & (rest > 0)),
         }
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        if not self.scores:  # a process without images; what it sends must have the others' dimensions
+            self.scores = [torch.zeros(0, self.num_classes, device=self.device)]
+            self.truths = [torch.zeros(0, dtype=torch.int64, device=self.device)]
+        super()._sync_dist(*args, **kwargs)
 
     def _areas(self, chosen: Tensor) -> float:
         """Mean area under the curve over classes, percent."""
