@@ -55,6 +55,20 @@ def test_a_greedy_choice_is_not_the_largest():
     assert matched_pixels(found, truth, 2.0).tolist() == [2]
 
 
+def test_counts_belong_to_their_thresholds():
+    draw = torch.Generator().manual_seed(3)
+    target = (torch.rand(1, 12, 10, generator=draw) < 0.2).to(torch.uint8)
+    prediction = 2 * torch.randn(1, 1, 12, 10, generator=draw)
+    metric = Edge(thresholds=9, tolerance=0.1)
+    metric.update(prediction, target)
+    probability = prediction[0, 0].sigmoid().numpy()
+    lines = [slow_thin(probability >= threshold) for threshold in np.linspace(0.1, 0.9, 9)]
+    assert metric.thinned.tolist() == [int(one.sum()) for one in lines]
+    reach, truth = 0.1 * np.hypot(12, 10), np.argwhere(target[0].numpy())
+    assert metric.pairs.tolist() == [slow_pairs(np.argwhere(one), truth, reach) for one in lines]
+    assert len(set(metric.thinned.tolist())) > 5
+
+
 @pytest.mark.parametrize("images", [1, 2])
 def test_ods_f_with_tolerance(images):
     draw = torch.Generator().manual_seed(images)

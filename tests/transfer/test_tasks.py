@@ -211,6 +211,9 @@ def test_predictions_are_drawn_like_targets(kind, options):
         ):
             assert drawn.shape == (H, W, 3) and drawn.dtype == np.uint8
         assert (task.picture(truth, truth=truth) == task.picture(truth)).all()
+        if kind in ("depth", "disparity", "inverse_depth", "normals", "instance_center"):
+            unknown = (truth == 0).reshape(H, W, -1).all(-1)
+            assert unknown.any() and not task.picture(truth)[unknown].any()
         assert task.caption(truth) == ""
     else:
         assert task.caption(array)

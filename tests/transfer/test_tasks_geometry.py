@@ -110,6 +110,13 @@ def test_the_point_of_a_map():
     assert math.dist(near, (8, 8)) < 0.3 < math.dist(task.point(noisy), (8, 8))
 
 
+def test_a_map_without_a_point_stands_for_the_middle():
+    task = build_task("localization", "fovea")
+    metric, target = task.metric(), torch.from_numpy(gaussian_map(10.0, 15.0, 30, 40, 1.0))
+    task.update(metric, torch.full((1, 1, 30, 40), -1.0), target[None])
+    assert metric.compute()["distance"] == pytest.approx(10, abs=0.01)
+
+
 def test_only_the_largest_region_is_kept():
     task = build_task("binary_segmentation", "disc", (), {"largest": True})
     prediction = torch.full((1, 8, 8), -4.0)
@@ -122,3 +129,5 @@ def test_only_the_largest_region_is_kept():
     metric = task.metric()
     task.update(metric, prediction[None], target)
     assert metric.compute()["Dice"] == 100
+    prediction[0, 3, 3] = 4.0  # corners touch
+    assert (task.from_prediction(prediction) > 0.5).sum() == 10

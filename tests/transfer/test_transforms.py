@@ -109,6 +109,8 @@ def test_outside_is_filled(angle):
     g = geometry(top=-4.0, angle=angle)
     image = np.full((H, W, 3), (10, 20, 30), np.uint8)
     assert (g.image(image) == (10, 20, 30)).all()  # the mean colour
+    image[:, ::8] = 110  # every other one of the columns that the mean is taken of
+    np.testing.assert_allclose(g.image(image)[0, 0], image[::4, ::4].reshape(-1, 3).mean(0), atol=0.5)
     semseg = build_task("semseg", "semseg", ("a", "b"))
     label = semseg.apply(np.zeros((H, W), np.uint8), g)
     assert set(np.unique(label)) == {0, 255} and (label[:3] == 255).all() == (angle == 0)

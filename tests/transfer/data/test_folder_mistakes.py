@@ -512,6 +512,8 @@ def test_lists_of_celeba(tmp_path):
         return DATASETS.get("celeba")(root=str(root))
 
     assert len(opened(*lines[2:]).split("train")) == 2
+    first, other = lines[2], lines[2][:-2] + (" 1" if lines[2].endswith("-1") else "-1")
+    assert opened(first, *lines[3:]).fingerprint() != opened(other, *lines[3:]).fingerprint()
     refused(lambda: opened(*lines[2:], lines[3]), "two lines of 000002.jpg")
     refused(lambda: opened(*lines[2:-1]), "no line of 1 images", "000004.jpg")
     refused(lambda: opened(*lines[2:-1], lines[-1][:-3]), "40 times")

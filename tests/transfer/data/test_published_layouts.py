@@ -332,6 +332,18 @@ def test_refuge_about_the_disc(opened):
         assert len(found)
 
 
+def test_a_fovea_outside_the_crop_is_no_label(opened):
+    wholes, seen = list(opened("refuge").split("train")), set()
+    for sample, whole in zip(opened("refuge", crop=16).split("train"), wholes, strict=True):
+        y, x = np.unravel_index(whole["targets"]["fovea"].argmax(), SIZE)
+        disc = np.argwhere(whole["targets"]["disc"])
+        top, left = np.round((disc.min(0) + disc.max(0) + 1) / 2 - 8)
+        inside = 0 <= y - top < 16 and 0 <= x - left < 16
+        assert ("fovea" in sample["targets"]) == inside
+        seen.add(inside)
+    assert False in seen
+
+
 def test_hrf_av(folder):
     data = DATASETS.get("hrf_av")(root=str(folder("hrf_av")))
     data.choose()
