@@ -43,7 +43,7 @@ class FeatureConfig:
         resize: side that an image's shorter side is brought to; what is usual for the data when none, 0 leaves it.
         crop: side of the square in its middle that is seen; what is usual for the data when none, 0 takes all of it.
         batch_size: images at once.
-        precision: of the network; bf16 and fp16 are for GPUs.
+        precision: of the network; bfloat16 and float16 are for GPUs.
         cache: keep features on the disk and use those that are there.
     """
 

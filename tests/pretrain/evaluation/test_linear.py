@@ -152,6 +152,18 @@ def test_the_test_split_decides_nothing(array_data, array_features, clusters, tm
     assert weights[0][1] == weights[1][1]
 
 
+def test_the_grid_is_judged_by_images_that_it_was_not_trained_on(array_data, array_features, tmp_path, monkeypatch):
+    """Labels are chance: those of the images that were trained on are known by heart, the others guessed."""
+    seen = []
+    monkeypatch.setattr(LinearClassifier, "_draw_grid", lambda self, path, right, _: (seen.append(right) or path, ""))
+    generator = np.random.default_rng(0)
+    some = generator.normal(size=(200, 300)).astype(np.float32), generator.permutation(np.arange(200) % 2)
+    found = LinearClassifier([0.03, 0.1], [0.0], epochs=20, batch_size=32, holdout=0.3).measure(
+        array_features, array_data(some, some, "ab"), tmp_path, 0)
+    assert found.metrics["top1"] == 100 and (seen[0] < 75).all()
+    assert found.metrics["learning_rate"] == [0.03, 0.1][seen[0][:, 0].argmax()]
+
+
 def test_class_mean_and_one_point(array_data, array_features, clusters, tmp_path):
     train, (vectors, labels) = clusters(60, 3, noise=2.0), clusters(60, 3, noise=2.0, seed=1)
     few = np.flatnonzero((labels > 0) | (np.arange(60) < 9))

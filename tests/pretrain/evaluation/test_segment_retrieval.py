@@ -173,6 +173,17 @@ def test_segments_are_kept(tmp_path):
     assert isinstance(every.descriptors(), np.memmap) and len(some) == 8 and not list(tmp_path.iterdir())
 
 
+def test_sizes_and_strides_are_those_that_are_asked_for(painted_data, colour_features):
+    """Of the network's view alone: masks stay as they are."""
+    split = painted_data(NAMES, [paint((32, 24), 0)], []).split("train")
+    network = Features(Subject("random:resnet10t"), FeatureConfig(), torch.device("cpu"))
+    for dense, places in ((DenseFeatures(colour_features, resize=48), (16, 12)), (DenseFeatures(network), (1, 1)),
+                          (DenseFeatures(network, output_stride=8), (4, 3)),
+                          (DenseFeatures(network, "layer2", resize=64), (11, 8))):
+        (seen,) = dense(split, 5)
+        assert seen.features.shape[1:] == places and seen.mask.shape == (32, 24) and seen.pixels.shape == (32, 24, 3)
+
+
 def test_any_batch_size(painted_data, undrawn, tmp_path):
     features = Features(Subject("random:test_resnet"), FeatureConfig(), torch.device("cpu"))
     paintings = [paint((64, 64), seed) for seed in range(7)]
