@@ -67,8 +67,12 @@ class ImageFiles(LabelledImages):
         for labels in (self._classes, self._attributes):
             whole.update(b"-" if labels is None else labels.tobytes())
         if self.masks is not None:
-            whole.update(f"{self.masks.digest()} {_sample(self.root, self.masks)}".encode())
+            whole.update(f"{self.masks.digest()} {self._masks_digest}".encode())
         return whole.hexdigest()
+
+    @cached_property
+    def _masks_digest(self) -> str:
+        return _sample(self.root, self.masks)
 
     def classes(self) -> np.ndarray:
         return super().classes() if self._classes is None else self._classes
