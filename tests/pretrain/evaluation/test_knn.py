@@ -91,9 +91,9 @@ def test_engines_give_the_similarities_of_their_indices(clusters):
 
 
 def test_class_mean_where_it_is_the_convention(array_data, array_features, tmp_path):
-    """Nine of class a all right, one of class b wrong: 90 % of the images, 50 % of the classes."""
-    a, b = [1.0, 0.0], [0.0, 1.0]
-    data = array_data(([a, b], [0, 1]), ([a] * 10, [0] * 9 + [1]), "ab", mean_per_class=True)
+    """Nine of class a all right, one of class b wrong: 90 % of the images, 50 % of the classes that are there."""
+    a, b, c = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
+    data = array_data(([a, b, c], [0, 1, 2]), ([a] * 10, [0] * 9 + [1]), "abc", mean_per_class=True)
     protocol = KNearestNeighbors(k=[1], queries=0, crops=0, points=0)
     assert protocol.measure(array_features, data, tmp_path, 0).metrics == {"mean_per_class_k1": 50.0, "top1_k1": 90.0}
     data.mean_per_class = False
