@@ -103,6 +103,8 @@ def test_the_nearest_rows_come_first():
     assert {row.dataset for row, _ in rows} == {"nyud"}
     assert rows[0][0].backbone == "hrnet_w18" and rows[0][0].architecture == "mti_net"
     assert rows[0][1] == {"semseg": {"mIoU": 34.0}, "depth": {"RMSE": 0.63}}
+    same = [(row.backbone == "hrnet_w18", row.architecture == "mti_net") for row, _ in rows]
+    assert same == sorted(same, reverse=True) and set(same) == {(a, b) for a in (True, False) for b in (True, False)}
     lines = table(RESULTS, rows)
     assert lines[1][4:6] == ["34", "0.63"] and lines[1][-1] == "+5.50" and lines[2][0].startswith("* ")
     assert len({len(line) for line in lines}) == 1

@@ -18,7 +18,7 @@ from scenes.dataset import seed_of
 from scenes.export import LAYOUTS, export
 from transfer.data import DATASETS
 from transfer.data.loading import Augmented, collate
-from transfer.data.pascal import boundaries
+from transfer.data.pascal import boundaries, read_parts
 from transfer.transforms import Augmentation
 
 COUNTS = {"train": 4, "val": 2, "test": 2}
@@ -222,6 +222,19 @@ def test_pascal_normals_and_parts_everywhere(opened):
             opened("pascal", **{option: "some"})
 
 
+def test_of_two_parts_of_pascal_in_one_place_the_last_counts(tmp_path):
+    from scipy.io import savemat
+
+    masks = np.zeros((2, 4, 6), np.uint8)
+    masks[0, :, :4] = masks[1, :, 2:] = 1
+    parts = np.zeros(2, [("part_name", object), ("mask", object)])
+    parts[0], parts[1] = ("torso", masks[0]), ("lhand", masks[1])
+    people = np.zeros(1, [(key, object) for key in ("class", "class_ind", "mask", "parts")])
+    people[0] = ("person", 15, masks.max(0), parts)
+    savemat(tmp_path / "a.mat", {"anno": {"imname": "a", "objects": people}})
+    assert read_parts(tmp_path / "a.mat").tolist() == [[2, 2, 4, 4, 4, 4]] * 4
+
+
 def test_boundaries_of_pascal_are_as_thick_in_every_direction():
     down, right = np.mgrid[:20, :20]
     found = [boundaries((across > 9).astype(np.uint16)) for across in (down, right, (down + right) // 2,
@@ -272,6 +285,16 @@ def test_cifar100(opened, layout):
                 assert sample["targets"][level] == labels["class100"].parents[level][fine]
     batch = data.split("train").batch([0, 2])
     np.testing.assert_array_equal(batch["images"][1], data.split("train")[2]["image"])
+
+
+def test_renamed_classes_keep_their_parents(folder):
+    root, names = str(folder("cifar100_hierarchy")), {"class20": "coarse", "class10": "ten"}
+    mixed = DATASETS.get("mixture")(sets=[{"name": "cifar100_hierarchy", "root": root, "tasks": names}]).labels
+    alone = DATASETS.get("cifar100_hierarchy")(root=root).labels
+    for task, label in alone.items():
+        renamed = {names.get(parent, parent): places for parent, places in label.parents.items()}
+        assert mixed[names.get(task, task)].parents == renamed
+    assert set(mixed["coarse"].parents) == {"class3", "ten"}
 
 
 def test_cifar100_hierarchy_is_that_of_the_source(opened):
