@@ -68,7 +68,6 @@ def evaluate(config: Any, folder: Path) -> int:
         if protocol.needs:
             data.require(protocol.needs, name)
     subjects = _subjects(config, any(protocol.backbone for protocol in protocols.values()))
-    fingerprint = data.fingerprint() if data else None
     made, paths, failed = 0, {}, []
     for subject in [*subjects, None]:  # a backbone is built once for all its protocols, and then let go
         features = Features(subject, config.features, device, config.workers) if subject else None
@@ -77,7 +76,7 @@ def evaluate(config: Any, folder: Path) -> int:
                 continue
             try:
                 paths[name, subject and subject.label], found = _measurement(
-                    config, folder, name, protocol, features, data if protocol.needs else None, fingerprint)
+                    config, folder, name, protocol, features, data if protocol.needs else None)
             except UserError as error:  # the others are not lost for it
                 failed.append(error)
                 continue
@@ -90,7 +89,7 @@ def evaluate(config: Any, folder: Path) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     known = [json.loads(path.read_text()) for path in asked]
-    earlier = read_measurements([folder]) if (folder / "results.json").exists() else []
+    earlier = read_measurements([folder])
     kept = [m for m in earlier if m["id"] not in {new["id"] for new in known}]
     write_results(folder, [*kept, *known])
     everything = read_measurements([folder])
@@ -175,8 +174,8 @@ def _subjects(config: Any, needed: bool) -> list[Any]:
     return subjects
 
 
-def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: Any, data: Any,
-                 fingerprint: str | None) -> tuple[Path, bool]:
+def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: Any,
+                 data: Any) -> tuple[Path, bool]:
     """The file of a measurement, and whether it had to be made; ``features`` and ``data`` where it looks at them."""
     import dataclasses
 
@@ -188,7 +187,7 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: 
     # not the paths: the content of the weights and of the images counts
     about: dict[str, Any] = {
         "protocol": name, "options": config.tasks[name].options, "seed": config.seed,
-        "data": config.data.name if data else None, "fingerprint": fingerprint if data else None,
+        "data": config.data.name if data else None, "fingerprint": data.fingerprint_for(protocol.needs) if data else None,
         "digest": subject.digest if subject else None,
         "features": identity(config.features) if subject else None,
     }
@@ -216,6 +215,7 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: 
     found = {
         "id": key, "checkpoint": label, "source": subject.source if subject else None,
         "architecture": features.model.pretrained_cfg.get("architecture") if subject else None, **about,
+        "seen": data.size_for(protocol.needs) if data else None,
         "columns": {metric: heading for metric, heading in protocol.columns.items() if metric in finding.metrics},
         "descriptive": sorted(protocol.descriptive),
         **dataclasses.asdict(finding), "seconds": time.perf_counter() - start,
@@ -223,6 +223,10 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: 
         "files": [(str(file.relative_to(folder)), what) for file, what in finding.files],
     }
     write_text(path, encode(found, indent=2) + "\n")
+    figures = [f"{heading} {finding.metrics[metric]:.1f}" for metric, heading in found["columns"].items()
+               if finding.metrics[metric] is not None]
+    if figures:
+        print(f"  {', '.join(figures)}", flush=True)
     return path, True
 
 

@@ -16,33 +16,47 @@ from harness.table import Column, Table, particulars
 
 MEASUREMENTS = "measurements"
 Measurement = Mapping[str, Any]
-"""checkpoint, source, digest, architecture, protocol, options, data, fingerprint, seed, metrics, columns,
+"""checkpoint, source, digest, architecture, protocol, options, data, seen, fingerprint, seed, metrics, columns,
 descriptive, figures, files, remarks, tables, seconds."""
 
 
 def read_measurements(folders: Iterable[str | Path]) -> list[Measurement]:
     """Everything that was measured into some folders, in the order in which it was asked for.
 
-    A measurement that several of them have is one.
+    A measurement that several of them have is one. Of an evaluation that was stopped, what is finished counts.
 
     Raises:
         UserError: a folder without any measurement, or one that is damaged.
     """
     found: dict[tuple[str, str], Measurement] = {}
     for folder in map(Path, folders):
-        path = folder / "results.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{folder} has no results.json ({error.strerror}): give the folder of an evaluation") from (
-                error)
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): measure again into a new folder") from error
-        if not isinstance(content, dict) or content.get("kind") != "evaluation":
-            raise UserError(f"{path} is not of an evaluation: give the folder of one")
-        for measurement in content["measurements"]:
+        for measurement in _of(folder):
             found.setdefault((measurement["id"], measurement["checkpoint"]), {**measurement, "folder": str(folder)})
     return list(found.values())
+
+
+def _of(folder: Path) -> list[Measurement]:
+    """The measurements of one folder."""
+    path, found = folder / "results.json", []
+    if path.exists():
+        content = _read(path)
+        if not isinstance(content, dict) or content.get("kind") != "evaluation":
+            raise UserError(f"{path} is not of an evaluation: give the folder of one")
+        found = content["measurements"]
+    files = sorted(folder.glob(f"{MEASUREMENTS}/*/measurement.json"), key=lambda file: (file.stat().st_mtime, file))
+    known = {measurement["id"] for measurement in found}
+    found += [measurement for measurement in map(_read, files) if measurement["id"] not in known]
+    if not found:
+        raise UserError(f"{folder} has no results.json and no finished measurement: give the folder of an evaluation")
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} is damaged ({reason}): measure again into a new folder") from error
 
 
 def told_apart(measurements: Sequence[Measurement]) -> list[Measurement]:

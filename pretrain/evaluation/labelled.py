@@ -114,6 +114,16 @@ class Labelled(ABC):
     def fingerprint(self) -> str:
         """A short text that changes whenever images or labels do: options, versions, what lies in the folder."""
 
+    def fingerprint_for(self, kind: str) -> str:
+        """The same of what a protocol reads that needs a kind of label; :meth:`fingerprint` unless a set can tell."""
+        return self.fingerprint()
+
+    def size_for(self, kind: str) -> str:
+        """How much a protocol sees that needs a kind of label, in words."""
+        if kind == "video":
+            return f"{len(self.videos())} videos"
+        return ", ".join(f"{len(self.split(name))} images of {name}" for name in (self.learn, self.test))
+
     def remarks(self) -> list[str]:
         """What the user should know of what lies in the folder, a line each: how it differs from the published."""
         return []

@@ -20,7 +20,10 @@ def write_evaluation_report(path: Path, measurements: Sequence[Measurement], tit
     measurements = told_apart(measurements)
     table = build_table(measurements)
     cells = table.cells(lambda text: f"{text} ★")
-    sections = [Section("All measurements", ["★ marks the best of each measure."], cells[0], cells[1:])]
+    seen = dict.fromkeys(f"{m['data']}: {m['seen']}" for m in measurements if m.get("seen"))
+    seeds = ", ".join(str(seed) for seed in sorted({m["seed"] for m in measurements}))
+    sections = [Section("All measurements", ["★ marks the best of each measure, by however little.",
+                                             "; ".join([*seen, f"seed {seeds}"])], cells[0], cells[1:])]
     for protocol in dict.fromkeys(m["protocol"] for m in measurements):
         for measurement in (m for m in measurements if m["protocol"] == protocol):
             sections += _sections(measurement)
@@ -32,7 +35,7 @@ def _sections(measurement: Measurement) -> list[Section]:
     folder = Path(measurement["folder"])
     about = " on ".join(filter(None, (measurement["protocol"], measurement["data"])))
     title = f"{about}: {measurement['checkpoint']}" if measurement["checkpoint"] else about
-    text = [*measurement["remarks"], *(f"{what}: {folder / name}" for name, what in measurement["files"])]
+    text = [*measurement["remarks"], *(f"{what}: {name}" for name, what in measurement["files"])]
     figures = [(folder / name, caption) for name, caption in measurement["figures"] if (folder / name).exists()]
     numbers = [(name, f"{value:.4g}" if value is not None else "–") for name, value in measurement["metrics"].items()]
     found = [Section(title, text, ("metric", "value"), numbers, figures)]

@@ -38,8 +38,13 @@ class LabelledScenes(Labelled):
         return {"class": SCENE_TYPES, "attributes": ATTRIBUTES, "mask": SEMSEG_CLASSES, "video": ()}
 
     def fingerprint(self) -> str:
-        counts = "-".join(str(count) for count in self.counts.values())
-        return f"scenes-v{RENDERER_VERSION}-{counts}-{self.size}-{self._videos}-{self._frames}-v{VIDEO_VERSION}"
+        return "-".join(self.fingerprint_for(kind) for kind in ("class", "video"))
+
+    def fingerprint_for(self, kind: str) -> str:
+        if kind == "video":
+            return f"scenes-v{RENDERER_VERSION}-{self.size}-{self.test}-{self._videos}-{self._frames}-v{VIDEO_VERSION}"
+        counts = "-".join(f"{split}{self.counts[split]}" for split in (self.learn, self.test))
+        return f"scenes-v{RENDERER_VERSION}-{self.size}-{counts}"
 
     def load(self, split: str) -> LabelledImages:
         return _SceneImages(Scenes(split, self.counts[split], self.size))

@@ -21,8 +21,8 @@ class Voc07(FileSet):
     """VOC2007 (Everingham et al., 2010): which of 20 kinds of objects an image shows.
 
     Reported as mean average precision at 11 recalls (the challenge's own measure of 2007; Kornblith et al., 2019,
-    table 1), learnt from ``trainval``. An image whose objects of a kind are all marked difficult counts neither as one
-    that shows the kind nor as one that does not.
+    table 1), learnt from ``trainval``. Images whose objects of a kind are all marked difficult are known as such;
+    what they count as is an option of the protocol.
 
     Args:
         root: the folder with ``VOCdevkit``, ``VOCdevkit`` itself, or ``VOC2007``.

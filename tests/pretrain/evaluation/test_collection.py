@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from harness.errors import UserError
 from pretrain.evaluation.collection import build_table, read_measurements
+from pretrain.evaluation.labelled import LABELLED
 from pretrain.evaluation.report import write_evaluation_report
 
 PRINT = "scenes-v3-512-256-256-{}-8-24-v1"
@@ -37,3 +39,33 @@ def test_what_is_averaged_and_what_is_told_apart(tmp_path, changes, rows):
     assert len({column.heading for column in table.columns}) == len(table.columns)
     write_evaluation_report(tmp_path / "page.html", read_measurements([tmp_path / "a", tmp_path / "b"]))
     assert all(f"<h2>toy on scenes: {name}</h2>" in (tmp_path / "page.html").read_text() for name in rows)
+
+
+def test_what_a_stopped_evaluation_finished_is_compared(tmp_path):
+    """Without results.json, or with one that a later start did not come to write."""
+    for number, name in enumerate(("first", "second")):
+        place = tmp_path / "measurements" / name
+        place.mkdir(parents=True)
+        (place / "measurement.json").write_text(json.dumps(measured(id=name, checkpoint=name)))
+        if number == 0:
+            (tmp_path / "results.json").write_text(json.dumps(
+                {"kind": "evaluation", "measurements": [measured(id=name, checkpoint="renamed")]}))
+            assert [m["checkpoint"] for m in read_measurements([tmp_path])] == ["renamed"]
+    assert [m["checkpoint"] for m in read_measurements([tmp_path])] == ["renamed", "second"]
+    (tmp_path / "results.json").unlink()
+    assert sorted(m["checkpoint"] for m in read_measurements([tmp_path])) == ["first", "second"]
+    (tmp_path / "measurements" / "first" / "measurement.json").write_text("{")
+    with pytest.raises(UserError, match="first/measurement.json is damaged .*: measure again into a new folder"):
+        read_measurements([tmp_path])
+    with pytest.raises(UserError, match="absent has no results.json and no finished measurement"):
+        read_measurements([tmp_path / "absent"])
+
+
+def test_scenes_that_a_protocol_does_not_see_are_not_in_its_fingerprint():
+    prints = {kind: {words: LABELLED.get("scenes")(**options).fingerprint_for(kind) for words, options in {
+        "plain": {}, "val": {"val": 3}, "videos": {"videos": 3}, "frames": {"frames": 5}, "test": {"test": 9},
+        "size": {"size": 64}}.items()} for kind in ("class", "video")}
+    assert {words for words, text in prints["class"].items() if text == prints["class"]["plain"]} == {
+        "plain", "val", "videos", "frames"}
+    assert {words for words, text in prints["video"].items() if text == prints["video"]["plain"]} == {
+        "plain", "val", "test"}  # a video is of a scene by its number, however many scenes there are
