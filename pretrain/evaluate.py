@@ -187,7 +187,8 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: 
     # not the paths: the content of the weights and of the images counts
     about: dict[str, Any] = {
         "protocol": name, "options": config.tasks[name].options, "seed": config.seed,
-        "data": config.data.name if data else None, "fingerprint": data.fingerprint_for(protocol.needs) if data else None,
+        "data": config.data.name if data else None,
+        "fingerprint": data.fingerprint_for(protocol.needs) if data else None,
         "digest": subject.digest if subject else None,
         "features": identity(config.features) if subject else None,
     }
