@@ -67,6 +67,8 @@ ROWS = (
     Row("mix", "+ mixed augmentation", NO_NEIGHBORS, (83.7, 40.0)),
     Row("neighbors", "+ neighbours", (), (85.1, 40.9)),
 )
+#: With the head and the stride of the multi-task network, which another architecture does not take from the recipe.
+SINGLE_TASK = ("--model.name", "single_task", "--model.head", "fcn", "--model.output_stride", "16")
 SUPERVISED = "supervised"
 RANDOM = "random"
 WHOLE = ROWS[-1].name
@@ -112,7 +114,7 @@ class Plan:
         for name in (RANDOM, WHOLE, SUPERVISED):
             for task in TASKS:
                 yield self._transfer("single", f"{name}-{task}", [
-                    *self._start(name), "--model.name", "single_task", "--tasks", f"[{task}]"], after=name)
+                    *self._start(name), *SINGLE_TASK, "--tasks", f"[{task}]"], after=name)
 
     def measurements(self, name: str) -> Path:
         """What evaluation found of a row."""
