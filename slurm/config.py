@@ -45,7 +45,8 @@ def asks_for_gpus(key: object, value: object) -> bool:
 
 @dataclass
 class LaunchConfig:
-    """Run pretrain/main.py, transfer/main.py or transfer.sweep as jobs of a cluster; what runs stands after --.
+    """Run pretrain/main.py, transfer/main.py or transfer.sweep as jobs of a cluster; what runs stands after --, and
+    after --then what starts when that has ended well.
 
     Args:
         cluster: slurm; local runs the same on this machine, in the background; debug in this process.
@@ -137,6 +138,8 @@ class LaunchConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}: give {least} or more")
+        if self.mem is not None and not re.fullmatch(r"\d+[KMGTkmgt]?", self.mem):
+            raise UserError(f"mem is '{self.mem}': give the memory of each node, as 32G or 500M")
         if not re.fullmatch(r"([\w.-]+:)?\d+", str(self.gpus_per_node)):
             raise UserError(f"gpus_per_node is {self.gpus_per_node!r}: give a number, or a type with one, as a100:4")
         if self.gpus_per_node and self.tasks > self.gpus:
@@ -168,6 +171,9 @@ def read_launch(argv: Sequence[str] | None = None) -> tuple[LaunchConfig, list[l
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words, command = (words[: words.index("--")], words[words.index("--") + 1:]) if "--" in words else (words, [])
+    if words and not words[0].startswith("-"):
+        raise UserError(f"'{words[0]}' stands where options of the launch are: what is to run stands after --, as in "
+                        f"{USAGE}")
     commands = _split(command)
     words, keys = _take_sbatch([_flag(word, words[i + 1:]) for i, word in enumerate(words)])
     config = load(LaunchConfig, _with_setup(words), prog=PROGRAM)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,11 @@ def main() -> int:
             print(f"note: {step.name}: {note}")
     if config.dry_run:
         for number, step in enumerate(steps):
+            if len(steps) > 1:
+                print(f"{'' if number == 0 else chr(10)}# {step.name}, {number + 1} of {len(steps)} jobs")
             print(cluster.script(step, "<id of the job before>" if number else None))
+        if config.cluster == "slurm":
+            print("nothing was submitted; SLURM looks at a script when it is", file=sys.stderr)
         return 0
     launched: list[Launched] = []
     try:

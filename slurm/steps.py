@@ -43,7 +43,7 @@ class Step:
         folder: of the run or sweep that nobody else may write at the same time.
         tasks: one, or the elements of an array; none if all is finished.
         even_if_failed: start although the step before has failed, in part or wholly.
-        alone: needs one process without GPUs, whatever is asked for.
+        alone: needs one process without GPUs for an hour at most, whatever is asked for.
         notes: what the user should know.
     """
 
@@ -65,7 +65,9 @@ class Step:
             return config
         sbatch = {key: value for key, value in config.sbatch.items()
                   if not asks_for_gpus(key, value) and plain_key(key) != "exclusive"}
-        return dataclasses.replace(config, nodes=1, tasks_per_node=1, gpus_per_node=0, sbatch=sbatch)
+        cores = config.cpus_per_task and min(config.cpus_per_task, 2)
+        return dataclasses.replace(config, nodes=1, tasks_per_node=1, gpus_per_node=0, cpus_per_task=cores,
+                                   time=f"{min(config.minutes, 60)}m", sbatch=sbatch)
 
     def place(self, config: LaunchConfig) -> Path:
         """Where its scripts and logs go: named after the run, whatever the ids of its jobs."""
