@@ -15,12 +15,12 @@ pytest.importorskip("submitit", reason="submitit is not installed: pip install '
 from harness.errors import UserError
 from slurm import controller
 from slurm.claims import claimed, refuse_held
-from slurm.clusters.base import CLUSTERS
-from slurm.config import read_launch
+from slurm.clusters.base import CLUSTERS, Cluster, Launched
+from slurm.config import LaunchConfig, read_launch
 from slurm.durations import minutes
 from slurm.environment import join_world
-from slurm.launch import plan
-from slurm.programs.base import find_program
+from slurm.launch import plan, submit
+from slurm.programs.base import find_program, later_words
 from slurm.steps import Step, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +75,10 @@ def test_mistakes(words, message):
     with pytest.raises(UserError) as error:
         read_launch(words)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_must_be_new_goes_on_when_it_is_started_again():
+    assert later_words("never") == ["--resume=auto"] and later_words("auto") == later_words("x.pt") == []
 
 
 def test_programs():
@@ -182,10 +186,38 @@ def test_folders_are_claimed(tmp_path):
         keep(run, {**holder, "job": "6"})
         with pytest.raises(UserError, match="is just being launched"), claimed([other], lambda job: False):
             pass
+    with pytest.raises(UserError, match="held by job 6"), claimed([other, run], lambda job: job["job"] == "6"):
+        pass
     refuse_held(run, lambda job: False)
     refuse_held(other, lambda job: True)
     with pytest.raises(UserError, match=r"held by job 6 \(run\): wait for it, cancel it \(scancel 5\)"):
         refuse_held(run, lambda job: job["job"] == "6")
+
+
+class Submitting(Cluster):
+    """Remembers what stands behind what."""
+
+    behind: dict[str, str | None] = {}
+    check = script = follow = live = None
+
+    def submit(self, step, before):
+        self.behind[step.name] = before and before.name
+        log = step.folder / "log"
+        return Launched(str(len(self.behind)), step.name, step.folder, [log], "", "stop it", step.folder)
+
+
+def test_steps_are_submitted_one_behind_the_other(tmp_path, monkeypatch):
+    """And their folders are those of their jobs, as long as these live."""
+    cluster = Submitting(LaunchConfig(cluster="remembering"))
+    monkeypatch.setattr(cluster, "check", lambda steps: None)
+    monkeypatch.setattr(Submitting, "live", lambda self, number, name: (number, name) == ("2", "b"))
+    monkeypatch.setitem(CLUSTERS._things, "remembering", Submitting)
+    steps = [Step(name, tmp_path / name, [Task(name, "pretrain.main", [], tmp_path / name)]) for name in "ab"]
+    assert [launched.id for launched in submit(cluster, steps)] == ["1", "2"]
+    assert cluster.behind == {"a": None, "b": "a"}
+    assert len(list(submit(cluster, steps[:1]))) == 1
+    with pytest.raises(UserError, match=r"held by job 2 \(b\): wait for it, cancel it \(stop it\)"):
+        list(submit(cluster, steps[1:]))
 
 
 def job(**given):

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'submitit>=1.5.4,<1.6'")
 
+from harness.errors import UserError
 from harness.interrupts import ORDERS, Interrupts
 from slurm.job import TrainingJob
 from slurm.requeue import Requeue
@@ -75,10 +76,11 @@ def test_a_process_that_comes_to_no_step(rank, monkeypatch):
     ("RuntimeError", 1, []), ("harness.errors.UserError", 2, ["mistake-5"]), ("SystemExit", 1, []),
 ])
 def test_what_a_process_leaves(error, code, left, tmp_path, monkeypatch, capsys):
-    """No result after a crash, since submitit's file of an error looks like one of success; a word to the script."""
+    """No result after a crash, its own or that of an earlier start, which look like success; a word to the script."""
     for name, value in (("SUBMITIT_EXECUTOR", "slurm"), ("SLURM_JOB_ID", "5"), ("SUBMITIT_FOLDER", tmp_path / "jobs")):
         monkeypatch.setenv(name, str(value))
     (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "5_0_result.pkl").touch()
     environment = dict(os.environ)
     (tmp_path / f"failing_{code}_{len(left)}.py").write_text(
         f"import harness.errors\ndef main():\n    raise {error}('no luck')\n")
@@ -92,3 +94,31 @@ def test_what_a_process_leaves(error, code, left, tmp_path, monkeypatch, capsys)
         os.environ.update(environment)
     assert end.value.code == code and [path.name for path in (tmp_path / "jobs").iterdir()] == left
     assert error == "SystemExit" or "no luck" in capsys.readouterr().err
+
+
+def test_what_every_later_start_is_told(tmp_path, monkeypatch):
+    """SLURM itself starts what was submitted first, and only counts; submitit what it was given for it."""
+    (tmp_path / "telling.py").write_text("import sys\ndef main():\n    return sys.argv\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", [])
+    first = TrainingJob("telling", ["--resume=never"], later=["--resume=auto"])
+    assert first._main() == ["telling", "--resume=never"]
+    again = first.checkpoint().function
+    assert again._main() == ["telling", "--resume=never", "--resume=auto"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert first._main() == ["telling", "--resume=never", "--resume=auto"]
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    import torch
+
+    from slurm.environment import check_devices
+
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        check_devices(0)
+        if there:
+            check_devices(2)
+        else:
+            with pytest.raises(UserError, match="2 GPUs were asked for on .* and torch sees none"):
+                check_devices(2)

@@ -28,6 +28,14 @@ def program(folder: Path, name: str, body: str) -> None:
     (folder / name).chmod(stat.S_IRWXU)
 
 
+def test_a_comparison_waits_for_failed_runs_too(tmp_path):
+    config, _ = read_launch(["--after=3", "--", "transfer.sweep"])
+    task = Task("sweep", "slurm.gather", [], tmp_path / "sweep")
+    for even, key in ((True, "afterany:12"), (False, "afterok:12")):
+        step = Step("compare", tmp_path / "sweep", [task], even_if_failed=even)
+        assert f"#SBATCH --dependency={key}" in CLUSTERS.get("slurm")(config).script(step, "12").splitlines()
+
+
 def test_crashes_of_every_kind_are_counted_together(tmp_path):
     """An element of an array is started again alone, and setup lines may stop at errors."""
     text = script(tmp_path, "--restarts=2", "--setup", "set -euo pipefail")
