@@ -155,6 +155,26 @@ class Cluster:
                    lambda: f"job {number} to be {' or '.join(states)}: {self.job(number)}\n{self.logs()}")
         return self.job(number)
 
+    def lose(self, node: str, job: str) -> None:
+        """A node goes dark, with all that runs there of a job."""
+        victims = [int((self.folder / "run" / f"slurmd-{node}.pid").read_text())]
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                variables = (path / "environ").read_bytes().split(b"\0")
+                if f"SLURM_JOB_ID={job}".encode() in variables or \
+                        (path / "cmdline").read_bytes().startswith(f"slurmstepd: [{job}.".encode()):
+                    victims.append(int(path.name))
+        for process in victims:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+    def find(self, node: str) -> None:
+        """A lost node is there again."""
+        self._call("slurmd", "-N", node)
+        wait_until(lambda: self.output("sinfo", "-h", "-p", "low", "-n", node, "-o", "%T") in ("idle", "mixed"), 60,
+                   lambda: f"node {node}: {self.output('sinfo', '-N', '-l')}\n{self.logs()}")
+
     def logs(self) -> str:
         """The ends of the logs, for messages."""
         return "\n".join(f"-- {path.name}\n{path.read_text(errors='replace')[-1500:]}"

@@ -124,6 +124,13 @@ class Launcher:
             assert state not in ("FAILED", "COMPLETED", "CANCELLED") and time.monotonic() < until, self.log(run)
             time.sleep(0.05)
 
+    def wait_for_words(self, run: str, words: str, seconds: float = 300) -> None:
+        """Wait until a run has printed something."""
+        until = time.monotonic() + seconds
+        while words not in self.log(run):
+            assert time.monotonic() < until, self.log(run)
+            time.sleep(0.1)
+
     def wait(self, job: str, *states: str, run: str = "", seconds: float = 600) -> dict[str, str]:
         """Wait until a job is in one of ``states``."""
         try:

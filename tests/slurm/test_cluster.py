@@ -31,12 +31,13 @@ def hang(self, batch):
     step(self, batch)
 Pretraining.train_step = hang
 """
-SOME_CRASH = """
+SOME_FAIL = """
+from harness.errors import UserError
 from transfer.engine import Transfer
-step = Transfer.train_step
+step, fails = Transfer.train_step, {0.01: UserError("a mistake"), 0.02: RuntimeError("no luck")}
 def train_step(self, batch):
-    if self.config.optimizer.lr == 0.02:
-        raise RuntimeError("no luck")
+    if self.config.optimizer.lr in fails:
+        raise fails[self.config.optimizer.lr]
     step(self, batch)
 Transfer.train_step = train_step
 """
@@ -103,11 +104,12 @@ def test_two_processes_preempted_by_a_job_of_higher_priority(launch, tiny_pretra
 def test_one_process_on_each_of_two_nodes_that_are_requeued_twice(
         launch, tiny_pretraining, whole, logged_step, same_runs):
     job = launch.submit(*APART, "--", *tiny_pretraining("broken", "--plugin=pace.py", "--resume=never"),
-                        TASKLIFT_TEST_LIVES="2")
+                        TASKLIFT_TEST_LIVES="2", TASKLIFT_TEST_HOLD="10")
     launch.wait_for_step("broken", 5, logged_step, job)
     assert launch.cluster.job(job)["NodeList"] == "n[1-2]"
     launch.cluster.run("scontrol", "requeue", job)
-    launch.wait_for_step("broken", 8, logged_step, job)
+    launch.wait_for_words("broken", "continues")
+    launch.wait_for_step("broken", 10, logged_step, job)
     launch.cluster.run("scancel", "--signal=USR2", job)
     completed(launch, job, restarts=2)
     same_runs(whole(2), launch.folder / "broken")
@@ -116,13 +118,13 @@ def test_one_process_on_each_of_two_nodes_that_are_requeued_twice(
 def test_a_lost_node(launch, tiny_pretraining, whole, logged_step, same_runs):
     job = launch.submit("--", *tiny_pretraining("broken", "--plugin=pace.py"))
     launch.wait_for_step("broken", 5, logged_step, job)
-    node = f"NodeName={launch.cluster.job(job)['NodeList']}"
-    launch.cluster.run("scontrol", "update", node, "State=DOWN", "Reason=test")
+    node = launch.cluster.job(job)["NodeList"]
+    launch.cluster.lose(node, job)
     try:
         completed(launch, job)
-        assert launch.cluster.job(job)["NodeList"] != node.removeprefix("NodeName=")
+        assert launch.cluster.job(job)["NodeList"] != node
     finally:
-        launch.cluster.run("scontrol", "update", node, "State=RESUME")
+        launch.cluster.find(node)
     same_runs(whole(), launch.folder / "broken")
 
 
@@ -254,10 +256,10 @@ def test_what_depends_on_a_failed_job_is_cancelled(launch, tiny_pretraining, tin
 
 def test_a_sweep_with_elements_that_fail(launch, tiny_transfer):
     """One by a mistake; and the last one, which has the id of the array, by a crash: it alone starts again."""
-    (launch.folder / "crash.py").write_text(SOME_CRASH)
+    (launch.folder / "fail.py").write_text(SOME_FAIL)
     words = [word for word in tiny_transfer()[1:] if not word.startswith("--baseline")]
     done = launch("--parallel=2", "--wait", "--", "transfer.sweep", "--name=sweep", "--baseline=none",
-                  "--axes.optimizer.lr=[0.001, 0.01, 1.0e+38, 0.02]", "--", *words, "--epochs=1", "--plugin=crash.py")
+                  "--axes.optimizer.lr=[0.001, 0.005, 0.01, 0.02]", "--", *words, "--epochs=1", "--plugin=fail.py")
     assert done.code == 1, (done.out, done.err)
     array, gather = done.jobs
     lines = launch.cluster.output("scontrol", "show", "job", "-o", array).splitlines()

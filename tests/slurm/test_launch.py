@@ -122,7 +122,7 @@ def test_the_script(tmp_path):
 ])
 def test_what_the_script_does_after_the_program(tmp_path, code, state, again):
     """It is started again after a crash, as often as asked for, and only while SLURM lets it run."""
-    text = script(tmp_path, "--restarts=2", "--max-timeouts=2")
+    text = script(tmp_path, "--restarts=2", "--max-timeouts=3")
     (tmp_path / "slurm" / "run").mkdir(parents=True)
     for name, body in (("srun", f"exit {code}"), ("sleep", ""),
                        ("scontrol", f'[ "$1" = show ] && echo JobState={state} || echo "$@" >> {tmp_path}/calls')):
@@ -130,9 +130,9 @@ def test_what_the_script_does_after_the_program(tmp_path, code, state, again):
         (tmp_path / name).chmod(stat.S_IRWXU)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     codes = [subprocess.run(["bash"], input=text, text=True, env=environment, stdout=subprocess.DEVNULL).returncode
-             for _ in range(4)]
+             for _ in range(5)]
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
-    assert codes == [code] * 4 and calls == ["requeue 7"] * (2 if again else 0)
+    assert codes == [code] * 5 and calls == ["requeue 7"] * (0 if not again else 3 if code == 140 else 2)
 
 
 def test_no_slurm_here(monkeypatch, tmp_path):

@@ -72,6 +72,17 @@ def test_a_process_that_comes_to_no_step(rank, monkeypatch):
     assert len(late) == (rank == 0), "the clock goes on behind the end"
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_process_starts_the_job_again(rank):
+    called = []
+    signal.signal(signal.SIGUSR2, lambda *given: called.append(given))
+    with Requeue(job(rank), 60) as requeue:
+        assert ORDERS.save_only == {signal.SIGTERM}, "SIGTERM would end the run, and not only save"
+        with pytest.raises(SystemExit) as end:
+            requeue.now()
+    assert end.value.code == 0 and called == [(signal.SIGUSR2, None)] * (rank == 0)
+
+
 @pytest.mark.parametrize(("error", "code", "left"), [
     ("RuntimeError", 1, []), ("harness.errors.UserError", 2, ["mistake-5"]), ("SystemExit", 1, []),
 ])
