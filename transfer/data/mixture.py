@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from transfer.data.base import DATASETS, DataSet, Label, Sample, Split, open_dat
 from transfer.tasks.base import Task
 
 _EXAMPLE = "'[{name: nyud, root: DIR}, {name: scenes, weight: 0.5}]'"
-_KEYS = ("name", "weight", "tasks")
+_KEYS = ("name", "weight", "tasks", "options")
 
 
 @DATASETS.register("mixture")
@@ -29,7 +30,9 @@ class Mixture(DataSet):
 
     Args:
         sets: of each its name and options, a weight (1 by default), and new names of its tasks where they should have
-            others: [{name: nyud, root: DIR, tasks: {semseg: indoor}}, {name: scenes, size: 128, weight: 0.5}].
+            others: [{name: nyud, root: DIR, tasks: {semseg: indoor}}, {name: scenes, size: 128, weight: 0.5}]. Options
+            may also stand together in options, as those must that are called as one of these three: {name: manifest,
+            options: {file: FILE.csv, tasks: {semseg: {classes: [sky, ground]}}}}.
         weights: what a weight is. ``times``: how many times an epoch each training sample of the set is drawn (0.5:
             every other epoch). ``shares``: the set's part of the samples of an epoch, which is as long as all together.
     """
@@ -62,12 +65,18 @@ class Mixture(DataSet):
         weight = entry.get("weight", 1)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise UserError(f"weight must be a number above 0, not {weight!r}")
-        data = open_data_set(entry["name"], {key: value for key, value in entry.items() if key not in _KEYS}, _KEYS)
+        renamed = entry.get("tasks") or {}
+        named = isinstance(renamed, dict) and all(isinstance(name, str) for name in renamed.values())
+        options = _options(entry)
+        lead = _own_tasks(entry["name"]) if "tasks" not in options else ""
+        if not named:
+            raise UserError(f"tasks is {renamed!r}: write new names as {{semseg: indoor}}{lead}")
+        try:
+            data = open_data_set(entry["name"], options, _KEYS)
+        except UserError as error:
+            raise UserError(f"{error}{lead}") from error
         if "train" not in data.splits:
             raise UserError("it has no split train")
-        renamed = entry.get("tasks") or {}
-        if not isinstance(renamed, dict) or not all(isinstance(name, str) for name in renamed.values()):
-            raise UserError(f"tasks is {renamed!r}: write new names as {{semseg: indoor}}")
         for task in renamed:
             if task not in data.labels:
                 raise UserError(f"it has no task '{task}' to rename{closest(str(task), data.labels)}: it has "
@@ -124,6 +133,32 @@ class Mixture(DataSet):
         parts = (f"{weight:g} of {data.fingerprint()} {sorted(names.items())}"
                  for weight, data, names in zip(self.weights, self.sets, self.names, strict=True))
         return f"mixture-{self.kind}({', '.join(parts)})"
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a data set that stand in its entry, beside the others or in ``options``.
+
+    Raises:
+        UserError: one is given twice.
+    """
+    flat = {key: value for key, value in entry.items() if key not in _KEYS}
+    nested = entry.get("options") or {}
+    if "options" in inspect.signature(DATASETS.get(entry["name"])).parameters:
+        return flat | ({"options": nested} if nested else {})  # of subset, which has no others of an entry's names
+    if not isinstance(nested, dict):
+        raise UserError(f"options is {nested!r}: write the data set's own options as {{root: DIR}}")
+    twice = set(flat) & set(nested)
+    if twice:
+        raise UserError(f"option '{min(twice)}' stands in its entry and in options: give it once")
+    return flat | nested
+
+
+def _own_tasks(name: str) -> str:
+    """Where the option ``tasks`` of a data set belongs that has one."""
+    if "tasks" not in inspect.signature(DATASETS.get(name)).parameters:
+        return ""
+    return (f" (an entry's tasks give new names; the data set's own stand in its options: {{name: {name}, options: "
+            "{tasks: {semseg: {classes: [sky, ground]}}}})")
 
 
 class _Mixed(Split):

@@ -124,3 +124,29 @@ def test_a_run_on_two_data_sets(programs, root):
     lines = [json.loads(line) for line in log.splitlines()]
     steps = max(line["step"] for line in lines if "step" in line)
     assert steps == 2 * ((2 * 4 + 6) // 4 + 1)  # two epochs of 14 samples in batches of 4, the last one of 2
+
+
+def test_a_data_set_with_tasks_of_its_own(root, tmp_path):
+    """A manifest's ``tasks`` say what its columns are, those of an entry what tasks are called."""
+    place = export("manifest", tmp_path / "table", {"train": 3, "val": 1, "test": 1}, (48, 48))
+    columns = json.loads((place / "tasks.json").read_text())
+    table = {"file": str(place / "samples.csv"), "tasks": columns}
+    mixed = DATASETS.get("mixture")
+    data = mixed(sets=[{"name": "nyud", "options": {"root": root}},
+                       {"name": "manifest", "options": table, "tasks": {"semseg": "mine"}}])
+    assert data.labels["mine"].classes == tuple(columns["semseg"]["classes"])
+    data.choose(["mine", "semseg"])
+    assert [set(sample["targets"]) for sample in data.split("train")][:5] == [{"semseg"}] * 4 + [set()]
+    flat = mixed(sets=[{"name": "nyud", "root": root}, {"name": "manifest", "options": table,
+                                                        "tasks": {"semseg": "mine"}}])
+    assert flat.fingerprint() == data.fingerprint()
+    kept = mixed(sets=[{"name": "subset", "of": "nyud", "options": {"root": root}}])
+    assert len(kept.split("train")) == 1
+    for entry, words in (
+            ({"name": "manifest", **table}, "options: {tasks: "),
+            ({"name": "manifest", "file": "x"}, "options: {tasks: "),
+            ({"name": "nyud", "root": root, "options": {"root": root}}, "'root' stands in its entry and in options"),
+            ({"name": "nyud", "options": [root]}, "write the data set's own options")):
+        with pytest.raises(UserError) as error:
+            mixed(sets=[entry])
+        assert words in str(error.value) and "\n" not in str(error.value)
