@@ -21,6 +21,7 @@ from transfer.strategies.registry import BALANCES
 from transfer.strategy_figures import draw_losses, draw_many, draw_strategy, relative, series
 from transfer.strategy_table import strategy_section
 from transfer.table import build_table
+from transfer.units import decimals, heading_of, unit_of
 
 
 def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, dict[str, Any]] | None) -> None:
@@ -37,7 +38,7 @@ def write_transfer_report(run: Run, results: dict[str, Any], singles: dict[str, 
                                                  f"{results['split']} split")]),
         Section("Curves", figures=_curves(log, run.figures, tasks)),
         *([strategy] if strategy is not None else []),
-        Section("All metrics", header=("task", "metric", "value", *(["single-task"] if singles else [])),
+        Section("All metrics", header=("task", "metric", "value", *(["single-task"] if results["single_task"] else [])),
                 rows=_metric_rows(results)),
         Section("Configuration", code=yaml.safe_dump(as_dict(run.config), sort_keys=False)),
     ]
@@ -137,9 +138,14 @@ def _seen(config: Any) -> str:
 
 def _metric_rows(results: dict[str, Any]) -> list[tuple[Any, ...]]:
     single = results["single_task"]
-    return [(task, metric, _number(value), *([_number(single[task][metric])] if single else []))
-            for task, metrics in results["metrics"].items() for metric, value in metrics.items()]
+    rows = []
+    for task, metrics in results["metrics"].items():
+        for metric, value in metrics.items():
+            unit = unit_of([results], task, metric)
+            figures = [value, *([single[task].get(metric)] if single else [])]
+            rows.append((task, heading_of(metric, unit), *(_number(figure, decimals(unit)) for figure in figures)))
+    return rows
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"

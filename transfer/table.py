@@ -8,9 +8,9 @@ from typing import Any
 from harness.errors import UserError
 from harness.table import Column, Table
 from transfer.frozen import Frozen
+from transfer.units import decimals, heading_of, unit_of
 
 Result = Mapping[str, Any]
-UNITS = {"RMSE": "m", "abs": "m", "mean_angle": "°", "median_angle": "°", "abs_rel": "", "L1": "px"}
 
 
 def build_table(results: Iterable[Result], frozen: Frozen | None = None) -> Table:
@@ -90,9 +90,9 @@ def task_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
         values = [
             _numbers(result["metrics"].get(task, {}).get(metric) for result in group) for group in groups
         ]
-        unit = UNITS.get(metric, "%")
-        heading = f"{task} {metric}{f' [{unit}]' if unit else ''} {'↑' if higher else '↓'}"
-        columns.append(Column(heading, values, 3 if unit == "m" else 2, higher))
+        unit = unit_of((result for group in groups for result in group), task, metric)
+        heading = f"{task} {heading_of(metric, unit)} {'↑' if higher else '↓'}"
+        columns.append(Column(heading, values, decimals(unit), higher))
     return columns
 
 

@@ -133,7 +133,8 @@ def result(task_values: dict[str, float], parameters: int, **changes) -> dict:
     tasks = {"semseg": ("mIoU", True), "depth": ("RMSE", False), "normals": ("mean_angle", False)}
     return {
         "name": "x", "dataset": "scenes", "architecture": "x", "backbone": "resnet18", "weights": None, "seed": 0,
-        "strategy": {}, "metrics": {task: {tasks[task][0]: value} for task, value in task_values.items()},
+        "strategy": {}, "labels": {task: {"task": task} for task in task_values},
+        "metrics": {task: {tasks[task][0]: value} for task, value in task_values.items()},
         "primary": {task: tasks[task][0] for task in task_values},
         "higher_is_better": {task: tasks[task][1] for task in task_values}, "single_task": None, "delta_mtl": None,
         "parameters": parameters, "macs": 10 * parameters, "relative": None, "train_seconds": 1.0,

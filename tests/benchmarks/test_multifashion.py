@@ -88,6 +88,7 @@ def save(folder: Path, left: float | None = None, right: float | None = None, se
     (folder / "results.json").write_text(json.dumps({
         "name": folder.name, "dataset": "multifashion", "architecture": "x", "backbone": "lenet", "weights": None,
         "seed": 0, "strategy": {}, "metrics": metrics, "primary": dict.fromkeys(metrics, "accuracy"),
+        "labels": {task: {"task": "classification"} for task in metrics},
         "higher_is_better": dict.fromkeys(metrics, True), "single_task": None, "delta_mtl": None, "parameters": 1,
         "macs": 1, "relative": None, "train_seconds": 1.0, "step_seconds": seconds}))
 

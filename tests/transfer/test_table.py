@@ -23,6 +23,7 @@ def result(
         "strategy": {"balance": "equal", "schedule": "shared", "partition": "full"},
         "seed": seed,
         "metrics": {"semseg": {"mIoU": miou, "pixel_accuracy": 80.0}, "depth": {"RMSE": rmse}},
+        "labels": {"semseg": {"task": "semseg"}, "depth": {"task": "depth"}},
         "primary": {"semseg": "mIoU", "depth": "RMSE"},
         "higher_is_better": {"semseg": True, "depth": False},
         "single_task": None,

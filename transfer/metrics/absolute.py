@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import PLAIN
 
 
 class AbsoluteError(SetMetric):
@@ -31,6 +32,11 @@ class AbsoluteError(SetMetric):
         error = (torch.where(valid, prediction[:, 0], 1).double() - truth).abs()
         self.pixels += valid.sum()
         self.errors += torch.stack([error.sum(), (error / truth).sum(), (error * error).sum()])
+
+    @staticmethod
+    def units_of(unit: str, name: str = "abs") -> dict[str, str]:
+        """Units of the figures, for labels in ``unit``."""
+        return {name: unit, "rel": PLAIN, "RMSE": unit}
 
     def compute(self) -> dict[str, float]:
         """The absolute error under its name and ``RMSE`` in the label's unit, ``rel`` as a fraction."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, mean_where, ratio
+from transfer.metrics.units import percent
 
 
 class Attributes(SetMetric):
@@ -18,6 +19,8 @@ class Attributes(SetMetric):
     Args:
         attributes: number of attributes.
     """
+
+    units = percent("mean_accuracy", "F1", "precision", "recall")
 
     def __init__(self, attributes: int) -> None:
         super().__init__()

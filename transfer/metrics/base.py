@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
 class SetMetric(Metric):
-    """A metric whose states are sums over the set; ``compute()`` gives ``{name: float}``."""
+    """A metric whose states are sums over the set; ``compute()`` gives ``{name: float}``.
 
+    Attributes:
+        units: of each of these figures (:mod:`transfer.metrics.units`).
+    """
+
+    units: ClassVar[Mapping[str, str]] = {}
     full_state_update = False
     is_differentiable = False
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import percent
 
 
 class BinarySegmentation(SetMetric):
@@ -19,6 +20,8 @@ class BinarySegmentation(SetMetric):
     Args:
         largest: keep the largest connected region of each prediction only.
     """
+
+    units = percent("IoU", "Dice", "F1", "pixel_accuracy", "image_Dice")
 
     def __init__(self, largest: bool = False) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from transfer.metrics.base import SetMetric, mean_where, ratio
+from transfer.metrics.units import percent
 
 IGNORED = -1
 
@@ -25,6 +26,8 @@ class Classification(SetMetric):
     Args:
         num_classes: number of classes.
     """
+
+    units = percent("accuracy", "top5", "F1", "AUC", "sensitivity", "specificity")
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import METRES, PLAIN, percent
 
 
 class Depth(SetMetric):
@@ -14,6 +15,8 @@ class Depth(SetMetric):
     Source: Eigen et al. 2014, as used by Vandenhende 2022, chapter 5: δ_k is the share of pixels
     with max(d/d*, d*/d) < 1.25^k. Pixels are pooled: the RMSE is not a mean of images' RMSEs.
     """
+
+    units = {"RMSE": METRES, "abs": METRES, "abs_rel": PLAIN, **percent("d1", "d2", "d3")}
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
 from transfer.metrics.thresholds import threshold_counts
+from transfer.metrics.units import percent
 
 
 class Edge(SetMetric):
@@ -26,6 +27,8 @@ class Edge(SetMetric):
         thresholds: number of equally spaced thresholds inside (0, 1).
         tolerance: share of the diagonal; with 0 there is no ``odsF``.
     """
+
+    units = percent("odsF", "odsF_quick")
 
     def __init__(self, thresholds: int = 99, tolerance: float = 0.0075) -> None:
         super().__init__()

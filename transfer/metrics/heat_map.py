@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import PLAIN
 
 
 class HeatMapError(SetMetric):
@@ -14,6 +15,8 @@ class HeatMapError(SetMetric):
     Source: Vandenhende 2022, table 4.2 (there times 100). Nearly all of a map is 0, so that an empty prediction has
     a small ``L1``; ``L1_peaks`` tells it apart.
     """
+
+    units = {"L1": PLAIN, "L1_peaks": PLAIN}
 
     def __init__(self) -> None:
         super().__init__()

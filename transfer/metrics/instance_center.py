@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import PIXELS
 
 
 class InstanceCenter(SetMetric):
@@ -13,6 +14,8 @@ class InstanceCenter(SetMetric):
 
     Source: Sener and Koltun 2018, section 4.3, and Vandenhende 2022, table 4.1, whose figure is ``px_error``.
     """
+
+    units = {"px_error": PIXELS, "distance": PIXELS}
 
     def __init__(self) -> None:
         super().__init__()

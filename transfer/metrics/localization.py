@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import PIXELS
 
 
 class Localization(SetMetric):
@@ -17,6 +18,8 @@ class Localization(SetMetric):
     Args:
         floor: share of a predicted map's maximum below which its values do not count.
     """
+
+    units = {"distance": PIXELS}
 
     def __init__(self, floor: float = 0.0) -> None:
         super().__init__()

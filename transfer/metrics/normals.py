@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import DEGREES, percent
 
 THRESHOLDS = (11.25, 22.5, 30.0)
 _BINS_PER_DEGREE = 200
@@ -18,6 +19,9 @@ class Normals(SetMetric):
     median is read from a histogram with bins of 0.005°, so it is within 0.0025°: a histogram adds up
     over processes, and a list of all pixels does not fit in memory.
     """
+
+    units = {"mean_angle": DEGREES, "median_angle": DEGREES,
+             **percent("within_11.25", "within_22.5", "within_30")}
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
 from transfer.metrics.thresholds import threshold_counts
+from transfer.metrics.units import percent
 
 
 class Saliency(SetMetric):
@@ -17,6 +18,8 @@ class Saliency(SetMetric):
     image without a salient pixel all three are 1 if nothing is predicted and 0 otherwise; precision
     is 0 where a salient object is missed wholly. Images without labels do not count.
     """
+
+    units = percent("max_mIoU", "maxF")
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.metrics.base import SetMetric, ratio
+from transfer.metrics.units import percent
 
 
 class SceneDistribution(SetMetric):
@@ -13,6 +14,8 @@ class SceneDistribution(SetMetric):
 
     Source: Vandenhende 2022, section 4.4 (Taskonomy). With five classes or fewer all overlap.
     """
+
+    units = percent("top5_overlap", "accuracy")
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from transfer.metrics.base import mean_where, ratio
+from transfer.metrics.units import percent
 
 IGNORED = 255
 
@@ -23,6 +24,7 @@ class Segmentation(MulticlassConfusionMatrix):
     """
 
     full_state_update = False
+    units = percent("mIoU", "pixel_accuracy", "mean_accuracy")
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes=num_classes, ignore_index=IGNORED, validate_args=False)
@@ -50,6 +52,8 @@ class PartSegmentation(Segmentation):
     Source: the human-parts protocol of Vandenhende 2022, chapter 5: images without people do not
     count, not even their background.
     """
+
+    units = percent("mIoU")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add scores ``[B, C, H, W]`` and labels ``[B, H, W]`` (0 background, 255 ignored)."""

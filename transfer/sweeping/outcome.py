@@ -23,6 +23,7 @@ from transfer.sweeping.measures import (
     share_of_top,
 )
 from transfer.sweeping.plan import SINGLE, Entry, Plan, RunPlan
+from transfer.units import heading_of, unit_of
 
 TOP = 0.2
 """The share of best settings that methods are counted in (Vandenhende 2022, section 6.3.2)."""
@@ -88,6 +89,7 @@ class Outcome:
         tasks: names, in the order in which they first come.
         primary: metric of each task.
         higher: its direction.
+        units: its unit.
         split: whose figures are the runs' results.
         guide: the split that settings are ranked and chosen on.
         criterion: ``delta_mtl``, ``score``, ``rank`` or ``none``.
@@ -97,6 +99,7 @@ class Outcome:
         self.plan, self.failed = plan, dict(failed)
         self.primary: dict[str, str] = {}
         self.higher: dict[str, bool] = {}
+        self.units: dict[str, str] = {}
         self.split = plan.entries[0].config.evaluation.split
         sweep = plan.config
         self.guide = self.split if sweep.criterion == "none" else "val"
@@ -129,6 +132,7 @@ class Outcome:
                 raise UserError(f"task '{task}' is measured by {self.primary[task]} in one run and by {metric} in "
                                 f"{folder}: sweep over them apart")
             self.higher[task] = results["higher_is_better"][task]
+            self.units[task] = unit_of([results], task, metric)
         found = {results["split"]: results["metrics"]}
         if results["split"] != "val" and self.guide == "val":
             found["val"] = validation_metrics(folder, select)
@@ -156,6 +160,10 @@ class Outcome:
     def settings(self) -> list[Row]:
         """Rows of the settings themselves that have a finished seed."""
         return [row for row in self.done if not row.single]
+
+    def heading(self, task: str) -> str:
+        """A task and its primary metric with its unit."""
+        return f"{task} {heading_of(self.primary[task], self.units[task])}"
 
     def values(self, row: Row, task: str, split: str) -> list[float]:
         """A task's primary metric, one value for each seed; nan for what is no number."""

@@ -69,7 +69,7 @@ def draw_scatter(outcome: Outcome, folder: Path) -> Path | None:
         for task, flip in ((a, axis.invert_xaxis), (b, axis.invert_yaxis)):
             if not outcome.higher[task]:
                 flip()
-        axis.set(xlabel=f"{a} {outcome.primary[a]}, better →", ylabel=f"{b} {outcome.primary[b]}, better →")
+        axis.set(xlabel=f"{outcome.heading(a)}, better →", ylabel=f"{outcome.heading(b)}, better →")
         axis.grid(alpha=0.25)
     _legend(figure, axes[0])
     return save_figure(figure, folder / "scatter.png")
@@ -157,7 +157,7 @@ def draw_weights(outcome: Outcome, folder: Path) -> Path | None:
                       for row in sorted(rows, key=outcome.quality)}  # the best comes last, and stays
             axis.plot(*zip(*sorted((key[0], value) for key, value in single.items()), strict=True), marker="o",
                       color="tab:orange")
-            axis.set_ylabel(f"{task} {outcome.primary[task]} {'↑' if outcome.higher[task] else '↓'}")
+            axis.set_ylabel(f"{outcome.heading(task)} {'↑' if outcome.higher[task] else '↓'}")
         for axis in axes:
             axis.set_xlabel(f"share of {tasks[0]} in the weights")
             axis.grid(alpha=0.25)

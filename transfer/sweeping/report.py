@@ -25,7 +25,7 @@ from transfer.sweeping.pictures import (
     draw_weights,
 )
 from transfer.sweeping.plan import SINGLE
-from transfer.table import UNITS
+from transfer.units import decimals
 
 
 def write_outcome(outcome: Outcome) -> None:
@@ -130,11 +130,10 @@ def robustness_table(outcome: Outcome) -> Table:
 def _metric_columns(outcome: Outcome, rows: Sequence[Row], split: str) -> list[Column]:
     columns = []
     for task in outcome.tasks:
-        metric, higher = outcome.primary[task], outcome.higher[task]
-        unit = UNITS.get(metric, "%")
-        heading = f"{task} {metric}{f' [{unit}]' if unit else ''} {'↑' if higher else '↓'}"
-        columns.append(Column(heading, [outcome.values(row, task, split) for row in rows], 3 if unit == "m" else 2,
-                              higher))
+        higher = outcome.higher[task]
+        heading = f"{outcome.heading(task)} {'↑' if higher else '↓'}"
+        columns.append(Column(heading, [outcome.values(row, task, split) for row in rows],
+                              decimals(outcome.units[task]), higher))
     deltas = [outcome.deltas(row, split) for row in rows]
     if any(deltas):
         columns.append(Column("Δ_MTL [%] ↑", deltas, 2, True, True))

@@ -24,6 +24,7 @@ class Attributes(Task):
 
     dense = False
     primary = "mean_accuracy"
+    units = AttributesMetric.units
     family = "bernoulli"
 
     def bind(self, name: str, classes: Sequence[str] = ()) -> Task:

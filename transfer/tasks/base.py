@@ -37,6 +37,7 @@ class Task(ABC):
         ignored: the value of a target that means "no label".
         primary: the metric that stands for the task in Δ_MTL.
         higher_is_better: direction of the primary metric.
+        units: of its metrics by name (:mod:`transfer.metrics.units`); one that is not there is shown without a unit.
         family: of the distribution that a prediction stands for: categorical (logits of exclusive classes),
             bernoulli (a logit for each of several attributes) or gaussian (continuous values).
     """
@@ -46,6 +47,7 @@ class Task(ABC):
     ignored: ClassVar[float] = 255
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    units: ClassVar[Mapping[str, str]] = {}
     family: ClassVar[str] = "gaussian"
     name: str = ""
     classes: tuple[str, ...] = ()

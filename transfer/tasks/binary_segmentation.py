@@ -30,6 +30,7 @@ class BinarySegmentation(BinaryMap):
     """
 
     primary = "IoU"
+    units = BinaryMetric.units
 
     def __init__(self, primary: Literal["IoU", "Dice", "image_Dice", "pixel_accuracy"] = "IoU",
                  largest: bool = False) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from transfer.metrics.depth import Depth as DepthMetric
+from transfer.metrics.units import METRES
 from transfer.tasks._positive import PositiveMap
 from transfer.tasks.base import TASKS
 from transfer.transforms import Geometry
@@ -20,8 +21,9 @@ class Depth(PositiveMap):
     depths are divided by s. A PNG file keeps millimetres.
     """
 
-    unit = "m"
+    unit = METRES
     primary = "RMSE"
+    units = DepthMetric.units
 
     def metric(self) -> Metric:
         return DepthMetric()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from transfer.metrics.absolute import AbsoluteError
+from transfer.metrics.units import PIXELS
 from transfer.tasks._positive import PositiveMap
 from transfer.tasks.base import TASKS, resize_prediction
 from transfer.transforms import Geometry
@@ -24,8 +25,9 @@ class Disparity(PositiveMap):
     Source: Vandenhende 2022, section 4.4 (Cityscapes).
     """
 
-    unit = "px"
+    unit = PIXELS
     primary = "px_error"
+    units = AbsoluteError.units_of(unit, primary)
     stored_scale = 256.0
 
     def metric(self) -> Metric:

@@ -23,6 +23,7 @@ class Edge(BinaryMap):
     """
 
     primary = "odsF"
+    units = EdgeMetric.units
 
     def __init__(self, positive_weight: float = 0.95, tolerance: float = 0.0075) -> None:
         if not 0 <= positive_weight <= 1:

@@ -31,6 +31,7 @@ class InstanceCenter(Task):
     dtype = np.float32
     ignored = 0
     primary = "px_error"
+    units = InstanceCenterMetric.units
     higher_is_better = False
     channels = 2
 

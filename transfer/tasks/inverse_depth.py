@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from transfer.metrics.absolute import AbsoluteError
+from transfer.metrics.units import INVERSE_METRES
 from transfer.tasks._positive import PositiveMap
 from transfer.tasks.base import TASKS
 from transfer.transforms import Geometry
@@ -20,8 +21,9 @@ class InverseDepth(PositiveMap):
     ten-thousandths.
     """
 
-    unit = "1/m"
+    unit = INVERSE_METRES
     primary = "abs"
+    units = AbsoluteError.units_of(unit)
     stored_scale = 10000.0
 
     def metric(self) -> Metric:

@@ -17,6 +17,7 @@ class Keypoints(HeatMap):
     """
 
     primary = "L1"
+    units = HeatMapError.units
 
     def metric(self) -> Metric:
         return HeatMapError()

@@ -26,6 +26,7 @@ class Localization(HeatMap):
     """
 
     primary = "distance"
+    units = LocalizationMetric.units
 
     def __init__(self, floor: float = 0.0) -> None:
         if not 0 <= floor < 1:

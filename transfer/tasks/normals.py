@@ -34,6 +34,7 @@ class Normals(Task):
     dtype = np.float32
     ignored = 0
     primary = "mean_angle"
+    units = NormalsMetric.units
     higher_is_better = False
     channels = 3
 

@@ -16,5 +16,7 @@ class Parts(PixelClasses):
     Parts are not sided, so mirroring swaps no labels (Vandenhende 2022, chapter 5).
     """
 
+    units = PartSegmentation.units
+
     def metric(self) -> Metric:
         return PartSegmentation(self.channels)

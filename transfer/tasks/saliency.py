@@ -28,6 +28,7 @@ class Saliency(BinaryMap):
     """
 
     primary = "max_mIoU"
+    units = SaliencyMetric.units
 
     def __init__(self, balance: Literal["batch", "none"] = "batch") -> None:
         if balance not in ("batch", "none"):

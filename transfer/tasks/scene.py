@@ -28,6 +28,7 @@ class Scene(Task):
     dtype = np.int64
     ignored = -1
     primary = "accuracy"
+    units = Classification.units
     family = "categorical"
 
     def __init__(self, focal: float = 0.0) -> None:

@@ -23,6 +23,7 @@ class SceneDistribution(Scene):
     dtype = np.float32
     ignored = 0
     primary = "top5_overlap"
+    units = SceneDistributionMetric.units
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,5 +13,7 @@ from transfer.tasks.base import TASKS
 class SemanticSegmentation(PixelClasses):
     """A class for each pixel: cross-entropy, mIoU (Vandenhende 2022, chapter 5)."""
 
+    units = Segmentation.units
+
     def metric(self) -> Metric:
         return Segmentation(self.channels)
