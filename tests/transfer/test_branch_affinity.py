@@ -141,6 +141,9 @@ def test_example_errors_are_the_tasks_losses():
     expected = torch.nn.functional.cross_entropy(prediction[None], target[None], ignore_index=255)
     assert torch.allclose(example_error(semseg, prediction, target.to(torch.uint8)), expected)
     assert torch.isnan(example_error(semseg, prediction, torch.full((8, 6), 255, dtype=torch.uint8)))
+    # a disparity is in pixels of its picture: 3 on a half as wide one is 6
+    disparity = build_task("disparity", "disparity", (), {})
+    assert float(example_error(disparity, torch.full((1, 4, 3), 3.0), torch.full((8, 6), 6.0))) == 0
     attributes = build_task("attributes", "attributes", ("a", "b"))
     logits, labels = torch.tensor([0.3, -2.0]), torch.tensor([1, 255], dtype=torch.uint8)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:1], torch.ones(1))

@@ -26,7 +26,7 @@ from transfer.data.base import Split
 from transfer.data.loading import Evaluated, loader_options
 from transfer.network import Network, build_network
 from transfer.results import weights_of
-from transfer.tasks.base import Task, resize_prediction
+from transfer.tasks.base import Task
 
 
 class Measured(NamedTuple):
@@ -110,7 +110,7 @@ def example_error(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
     if not bool((normalizer > 0).any()):
         return torch.tensor(torch.nan)
     if task.dense:
-        prediction = resize_prediction(prediction, target.shape[-2:])
+        prediction = task.resized(prediction, target.shape[-2:])
     return task.loss(prediction, target, normalizer)
 
 
