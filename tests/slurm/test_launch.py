@@ -61,6 +61,9 @@ def test_words_of_the_command_line(tmp_path):
 @pytest.mark.parametrize(("words", "message"), [
     ([], "there is nothing to launch: python -m slurm.launch"),
     (["--", "pretrain/main.py", "--then"], "nothing to launch after --then"),
+    (["pretrain/main.py", "--epochs=1"], "'pretrain/main.py' stands where options of the launch are: what is to run "
+                                         "stands after --, as in python -m slurm.launch"),
+    (["--mem=32Q", "--", "a"], "mem is '32Q': give the memory of each node, as 32G or 500M"),
     (["--partion=x", "--", "a"], "unknown option --partion (did you mean '--partition'?)"),
     (["--nodes=0", "--", "a"], "nodes is 0: give 1 or more"),
     (["--nodes=two", "--", "a"], "option --nodes"),

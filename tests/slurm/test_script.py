@@ -98,6 +98,13 @@ def test_gpus(tmp_path, words, key, gpus, processes):
     assert step.tasks[0].job(step.resources(config)).gpus == 0
 
 
+def test_what_compares_asks_for_little(tmp_path):
+    config, _ = read_launch(["--time=2d", "--cpus-per-task=16", "--nodes=4", "--", "transfer.sweep"])
+    step = Step("compare", tmp_path / "run", [Task("compare", "slurm.gather", [], tmp_path)], alone=True)
+    lines = CLUSTERS.get("slurm")(config).script(step, None).splitlines()
+    assert {f"#SBATCH --{key}" for key in ("time=60", "cpus-per-task=2", "nodes=1")} <= set(lines)
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--gpus-per-node=many"], "gpus_per_node is 'many': give a number, or a type with one, as a100:4"),
     (["--gpus-per-node=-1"], "gpus_per_node is -1"),
