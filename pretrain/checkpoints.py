@@ -234,7 +234,7 @@ def _architecture(opened: _Opened, asked: str | None) -> tuple[str, str, dict[st
         if found is None and asked is None:
             raise CheckpointError(
                 f"{opened.path} ('{opened.format}') does not say its architecture and fits none of the known ones: "
-                "name it (architecture=…, a timm name)"
+                "name it, as a timm name (architecture=… in Python, --architecture of programs)"
             )
         name = found.architecture if found else None
         said_by = "by the shapes of its tensors" if found and found.exact else "the most similar one"
