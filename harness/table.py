@@ -44,7 +44,7 @@ class Column:
             return "–"
         mean = round(statistics.fmean(values), 9) or 0.0  # no minus before a rounded zero of a signed column
         if math.isnan(mean):
-            return "nan"
+            return "–"
         text = f"{mean:{'+' if self.signed else ''}.{self.digits}f}"
         if len(values) < 2 or not self.spread:
             return text

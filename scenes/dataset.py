@@ -173,11 +173,11 @@ def _published(folder: Path) -> int:
 
 
 def _render_all(store: Store, split: str, size: int, labels: bool, start: int, stop: int) -> None:
-    from tqdm import tqdm
+    from harness.progress import progress
 
     workers = min(available_cores(), -(-(stop - start) // _FEW))
-    with tqdm(total=stop - start, desc=f"rendering scenes ({split})", unit="scene",
-              disable=None if stop - start > _FEW else True) as bar:
+    with progress(stop - start, unit="scene", description=f"rendering scenes ({split})",
+                  enabled=stop - start > _FEW) as bar:
         if workers <= 1:
             with store.writing() as write:
                 for index, fields in render_range(split, size, labels, start, stop):

@@ -24,7 +24,7 @@ from harness.world import broadcast, main_first, sum_over_processes
 from mtl_heads.output import Output
 from transfer.classifiers.choice import check_classifiers
 from transfer.config import TransferConfig
-from transfer.data.base import DataSet
+from transfer.data.base import DataSet, unlabelled
 from transfer.data.loading import Augmented, Evaluated, evaluation_batches, loader_options
 from transfer.data.other_split import NumberedBatches
 from transfer.gradients.objective import RunObjective
@@ -111,6 +111,14 @@ class Transfer:
                                seed=config.seed, rank=world.process_index, world=world.num_processes,
                                order=self.train_split.order)
         self.lr_factor = config.lr_schedule.build()
+
+    def remarks(self) -> list[str]:
+        """What is known of the run's data before hours of training: tasks without any label."""
+        config = self.config
+        tested = main_first(self.world, lambda: self.data.split(config.evaluation.split))
+        found = [unlabelled(self.train_split, "train", self.tasks),
+                 unlabelled(tested, config.evaluation.split, config.tasks)]
+        return [remark for remark in found if remark]
 
     @property
     def model(self) -> torch.nn.Module:

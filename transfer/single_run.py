@@ -66,6 +66,8 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
             world.print(f"continues {checkpoint} at step {transfer.step}")
         else:
             begin_classifiers(transfer, folder)
+        for remark in transfer.remarks():
+            world.print(remark)
         if starts:
             load_single_tasks(transfer.model, starts)
             world.print(f"starts from {', '.join(str(path.parents[1]) for path in starts.values())}")

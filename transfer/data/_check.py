@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 from harness.errors import UserError
 from harness.progress import progress
 from harness.seeding import numpy_generator
+from transfer.data._folder import FolderSplit, some
 from transfer.data.base import DataSet, Sample, Split
 from transfer.tasks.base import Task
 
@@ -28,13 +30,19 @@ def table(data: DataSet) -> list[str]:
     splits = {name: data.split(name) for name in data.splits}
     rows.append(["samples", *(str(len(split)) for split in splits.values())])
     for task, label in data.labels.items():
-        counts = [getattr(split, "sizes", {}).get(task) for split in splits.values()]
+        counts = [_count(split, task) for split in splits.values()]
         kind = "" if label.task == task else f" ({label.task})"
         classes = f", {len(label.classes)} classes" if len(label.classes) > 1 else ""
         rows.append([f"{task}{kind}{classes}", *("" if count is None else str(count) for count in counts)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width)
                       for place, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+
+
+def _count(split: Split, task: str) -> int | None:
+    """Labels of a task in a split; None where it cannot be told without reading them."""
+    sizes = getattr(split, "sizes", None)
+    return None if sizes is None else sizes.get(task, 0)
 
 
 def some_samples(data: DataSet, count: int, seed: int = 0) -> list[Sample]:
@@ -52,25 +60,43 @@ def some_samples(data: DataSet, count: int, seed: int = 0) -> list[Sample]:
     return chosen
 
 
-def read_all(data: DataSet) -> None:
+def read_all(data: DataSet) -> list[str]:
     """Read every sample.
+
+    Returns:
+        What a user should know of labels that hold nothing.
 
     Raises:
         UserError: the first that cannot be read, or how many cannot.
     """
     wrong: list[str] = []
-    splits: list[Split] = [data.split(name) for name in data.splits]
-    with progress(sum(map(len, splits)), description="read", leave=False) as bar:
-        for split in splits:
+    empty: dict[tuple[str, str], list[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    splits: dict[str, Split] = {name: data.split(name) for name in data.splits}
+    with progress(sum(map(len, splits.values())), description="read", leave=False) as bar:
+        for name, split in splits.items():
             for index in range(len(split)):
                 try:
-                    check_sample(split[index], data)
+                    sample = split[index]
+                    check_sample(sample, data)
+                    for task, target in sample["targets"].items():
+                        counts[task, name] += 1
+                        if (np.asarray(target) == data.tasks[task].ignored).all():
+                            empty.setdefault((task, name), []).append(_file(split, task, index) or sample["id"])
                 except UserError as error:
                     wrong.append(str(error))
                 bar.update()
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"{wrong[0]}{more}")
+    return [f"{len(files)} of {counts[task, split]} labels of task {task} in split {split} have no known "
+            f"{'pixel' if data.tasks[task].dense else 'value'}: {some(files)}"
+            for (task, split), files in empty.items()]
+
+
+def _file(split: Split, task: str, index: int) -> str | None:
+    """Where a label was read from, in a folder of files."""
+    return split.files[task][index] if isinstance(split, FolderSplit) and task in split.files else None
 
 
 def check_sample(sample: Sample, data: DataSet) -> None:

@@ -246,7 +246,9 @@ class FolderData(DataSet):
     def remarks(self) -> list[str]:
         """What differs from the data set as published: counts, and label files that are missing."""
         published = self.about.counts if self.about else {}
-        found = [f"split {split} was published with {published[split]} samples, and {count} are there"
+        own = {split: name for name, split in self.published.items()}
+        found = [f"split {own[split]} was published with {published[split]} samples"
+                 f"{'' if own[split] == split else f' (as {split})'}, and {count} are there"
                  for split, count in self._counts.items() if count != published.get(split, count)]
         for split in self.splits:
             for task in self.fields:
@@ -321,7 +323,7 @@ class FolderSplit(Split):
                  size: tuple[int, int] | None = None,
                  read_image: Callable[[Path], np.ndarray] = read_colours) -> None:
         self.name, self.root, self.names, self.images, self.tasks = name, root, names, images, tasks
-        self.size, self._read_image, self._files = size, read_image, files
+        self.size, self._read_image, self.files = size, read_image, files
         self._fields = {task: source for task, source in sources.items() if isinstance(source, Field)}
         self._known = {task: source for task, source in sources.items() if isinstance(source, Known)}
 
@@ -337,7 +339,7 @@ class FolderSplit(Split):
                 if name in known.values:
                     targets[task] = known.values[name] if known.draw is None else self._drawn(known, index, image)
                 continue
-            file = self._files[task][index]
+            file = self.files[task][index]
             if file is None:
                 continue
             field, path = self._fields[task], self.root / file
@@ -358,7 +360,7 @@ class FolderSplit(Split):
     @property
     def sizes(self) -> dict[str, int]:
         """How many samples have a label of each task."""
-        held = {task: sum(path is not None for path in paths) for task, paths in self._files.items()}
+        held = {task: sum(path is not None for path in paths) for task, paths in self.files.items()}
         counts: dict[int, int] = {}  # forty tasks of one table have the same rows
         for task, known in self._known.items():
             rows = getattr(known.values, "rows", known.values)

@@ -156,6 +156,21 @@ def open_data_set(name: str, options: Mapping[str, Any], besides: Sequence[str] 
         raise UserError(f"data set '{name}' cannot take the options {given[:200]} ({error})") from error
 
 
+def unlabelled(split: Split, name: str, tasks: Iterable[str]) -> str:
+    """What a user should know of tasks of which no sample of a split has a label; nothing where all have some.
+
+    Args:
+        split: the samples; those that cannot tell without being read are believed.
+        name: of the split.
+        tasks: to look for.
+    """
+    sizes = getattr(split, "sizes", None)
+    bare = [task for task in tasks if sizes is not None and not sizes.get(task)]
+    effect = "nothing is learnt of" if name == "train" else "there will be no figure for"
+    whom = "it" if len(bare) == 1 else "them"
+    return f"{', '.join(bare)}: no label in the {name} split: {effect} {whom}" if bare else ""
+
+
 class Split(Sequence[Sample]):
     """The samples of one split; cheap to pickle, since workers receive it."""
 

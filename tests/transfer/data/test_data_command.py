@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import yaml
+from accelerate import Accelerator
 from PIL import Image
 
+from scenes.export import export
 from transfer.data import DATASETS
+from transfer.engine import Transfer
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 MODULE = "transfer.data.__main__"
 
 
@@ -60,3 +73,96 @@ def test_the_built_in_scenes(programs):
     few = "{train_count: 2, val_count: 1, test_count: 1, size: 48}"
     done = programs.call(MODULE, "check", "scenes", "--options", few)
     assert done.code == 0 and done.out.splitlines()[-1] == "complete"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A small table of the built-in scenes and what it names."""
+    return export("manifest", tmp_path_factory.mktemp("check") / "table", {"train": 3, "val": 1, "test": 1}, (24, 32))
+
+
+@pytest.fixture
+def place(table, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(table, tmp_path / "table")
+
+
+def checked(programs, place, *options, columns="tasks.json"):
+    return programs.call(MODULE, "check", "manifest", str(place / "samples.csv"), "--samples=0",
+                         f"--options={place / columns}", *options)
+
+
+def test_labels_without_a_known_pixel_are_named(programs, place):
+    done = checked(programs, place, "--all")
+    assert done.code == 0 and "known" not in done.out, done.out
+    (place / "depth" / "train_0000.png").unlink()
+    np.save(place / "depth" / "train_0000.npy", np.full((24, 32), np.nan, np.float32))
+    text = (place / "samples.csv").read_text()
+    (place / "samples.csv").write_text(text.replace("depth/train_0000.png", "depth/train_0000.npy"))
+    assert "known" not in checked(programs, place).out
+    done = checked(programs, place, "--all")
+    assert "- 1 of 2 labels of task depth in split train have no known pixel: depth/train_0000.npy" in done.out
+    assert done.out.splitlines()[-1] == "complete, with what is said above"
+
+
+def test_tasks_without_a_label_in_a_split_are_named(programs, place):
+    (place / "samples.csv").write_text("".join(
+        f"{line},{cell}\n" for line, cell in zip((place / "samples.csv").read_text().splitlines(),
+                                                 ("spot", "3;4", "", "", "", ""), strict=True)))
+    columns = json.loads((place / "tasks.json").read_text()) | {"spot": {"task": "localization"}}
+    (place / "tasks.json").write_text(json.dumps(columns))
+    done = checked(programs, place)
+    assert done.code == 0 and "spot: no label in the test split: there will be no figure for them" in done.out
+    assert next(line for line in done.out.splitlines() if line.startswith("spot")).split()[-3:] == ["1", "0", "0"]
+    data = DATASETS.get("manifest")(file=str(place / "samples.csv"), tasks=columns)
+    tasks = data.choose(["depth", "spot"])
+    config = SimpleNamespace(evaluation=SimpleNamespace(split="test"), tasks=["depth", "spot"])
+    run = SimpleNamespace(config=config, world=Accelerator(cpu=True), data=data, tasks=tasks,
+                          train_split=data.split("train"))
+    assert Transfer.remarks(run) == ["spot: no label in the test split: there will be no figure for it"]
+
+
+def test_a_task_without_any_label_has_zeros(programs, tmp_path):
+    export("nyud", tmp_path / "out", {"train": 2, "val": 1}, (16, 16))
+    shutil.rmtree(tmp_path / "out" / "edge")
+    done = programs.call(MODULE, "check", "nyud", "out", "--samples=0")
+    assert next(line for line in done.out.splitlines() if line.startswith("edge")).split() == ["edge", "0", "0"]
+    assert "split test was published with 654 samples (as val), and 1 are there" in done.out
+
+
+@pytest.mark.parametrize("kind", ["columns", "options", "run"])
+def test_options_from_a_file(programs, place, kind):
+    columns = json.loads((place / "tasks.json").read_text())
+    content = {"columns": columns, "options": {"tasks": columns, "size": 16},
+               "run": {"data": {"name": "manifest", "file": "elsewhere.csv", "tasks": columns}, "tasks": ["semseg"]}}
+    (place / "own.yaml").write_text(yaml.safe_dump(content[kind], sort_keys=False))
+    assert checked(programs, place, columns="own.yaml").code == 0
+    error = programs.call(MODULE, "check", "nyud", ".", f"--options={place / 'own.yaml'}").error
+    assert ("another data set than nyud" if kind == "run" else "has no option") in error
+
+
+def test_the_documented_table_is_checked_as_printed(programs, tmp_path):
+    text = (REPOSITORY / "docs" / "data.md").read_text().split("## Your own data")[1].split("\n## ")[0]
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)]
+    csv, run, command = (next(block for block in blocks if word in block) for word in ("image,", "data:", "check "))
+    folder = tmp_path / "my_data"
+    for kind in ("photos", "masks", "depth"):
+        (folder / kind).mkdir(parents=True)
+    (folder / "samples.csv").write_text(csv.strip() + "\n")
+    (folder / "run.yaml").write_text(run)
+    for number in (1, 2, 3):
+        Image.new("RGB", (160, 100)).save(folder / f"photos/{number}.jpg")
+        Image.new("L", (160, 100), number).save(folder / f"masks/{number}.png")
+        Image.new("I;16", (160, 100), 1000).save(folder / f"depth/{number}.png")
+    done = programs.call(MODULE, *command.strip().removeprefix("python -m transfer.data ").split(), "--all")
+    assert done.code == 0 and "semseg, 3 classes" in done.out, done.out + done.err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("check", "manifest"), "give the table with check manifest FILE.csv"),
+    (("check", "nyud"), "give its folder with check NAME DIR"),
+    (("check", "manifest", "x.csv"), "manifest: tasks is empty: say what each column is, as --options '{tasks: {"),
+])
+def test_mistakes_are_told_in_the_words_of_the_command(programs, arguments, message):
+    error = programs.call(MODULE, *arguments).error
+    assert message in error and "data." not in error.replace("transfer.data", "")
