@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ _MAPS = ("semseg", "parts", "saliency", "edge", "binary_segmentation", "depth", 
 _VALUES = ("classification", "scene", "scene_distribution", "attributes", "localization")
 _CLASSED = ("semseg", "parts", "classification", "scene", "scene_distribution", "attributes")
 _OWN = ("image", "split")
+_JSONL = (".jsonl", ".ndjson")
 _SCALED = ("depth", "disparity", "inverse_depth", "keypoints", "heat_map")
 _TAKES = {"classes": _CLASSED, "first": tuple(kind for kind in _CLASSED if kind != "attributes"), "scale": _SCALED,
           "ignored": ("semseg", "parts", *YES_OR_NO, *_SCALED)}
@@ -48,7 +49,8 @@ class Manifest(DataSet):
         tasks: what each column is, by its name: ``{depth: {task: depth, scale: 0.001}, kind: {task: classification,
             classes: [cat, dog]}}``; a column that has the name of a task needs no ``task``. Options: ``task``,
             ``classes``, ``first`` (stored number of class 0), ``ignored`` (stored numbers without label), ``scale``
-            (what a stored 1 stands for). All columns must be there or left out by the run's tasks.
+            (what a stored 1 stands for). All of these columns must be there; one that is no task is left out with
+            ``notes: null``.
         root: folder that paths are relative to; the table's own when none.
         val_count: training samples that become the split ``val``, where the table has none.
         seed: of that draw.
@@ -67,7 +69,10 @@ FILE.csv:    image,split,semseg,depth,kind
         self.file = Path(file).expanduser()
         self.root = Path(root).expanduser() if root else self.file.parent
         self.size, self.val_count, self.seed = as_size(size, "manifest"), val_count, seed
-        self.columns = {name: _column(name, given) for name, given in (tasks or {}).items()}
+        # a column without description that is called like a task is one: depth needs none
+        self.left_out = {name for name, given in (tasks or {}).items() if given is None and name not in _MAPS + _VALUES}
+        self.columns = {name: _column(name, given) for name, given in (tasks or {}).items()
+                        if name not in self.left_out}
         if not self.columns:
             raise UserError("manifest: data.tasks is empty: say what each column is, as --data.tasks '{semseg: "
                             "{classes: [sky, ground]}}'")
@@ -110,11 +115,10 @@ FILE.csv:    image,split,semseg,depth,kind
         seen: dict[str, tuple[int, str]] = {}
         found = set()
         for line, row in _lines(self.file):
-            unknown = set(row) - set(self.columns) - set(_OWN)
+            unknown = sorted(set(row) - set(self.columns) - self.left_out - set(_OWN))
             if unknown:
-                name = sorted(unknown)[0]
-                raise UserError(f"manifest: {self.file}, line {line} has a column '{name}' that data.tasks does not "
-                                f"describe{closest(name, self.columns)}: it describes {', '.join(self.columns)}")
+                self._refuse_unknown(unknown, 1 if self._is_csv else line,
+                                     [task for task in self.columns if task not in row] if self._is_csv else [])
             found.update(row)
             image, split = row.get("image"), row.get("split") or "train"
             if not isinstance(image, str) or not image:
@@ -137,7 +141,8 @@ FILE.csv:    image,split,semseg,depth,kind
         absent = [task for task in self.columns if task not in found]
         if not seen or absent:
             what = "has no samples" if not seen else f"has no column '{absent[0]}', which data.tasks describes"
-            raise UserError(f"manifest: {self.file} {what}: it has {', '.join(sorted(found)) or 'nothing'}")
+            remedy = "" if not seen else ": rename one of them, or take it out of data.tasks"
+            raise UserError(f"manifest: {self.file} {what}: it has {', '.join(sorted(found)) or 'nothing'}{remedy}")
         if "train" not in self._names:
             raise UserError(f"manifest: {self.file} has no sample of split train")
         if self.val_count:
@@ -149,6 +154,19 @@ FILE.csv:    image,split,semseg,depth,kind
                 both = list(zip(table["train"], chosen, strict=True))
                 table["val"] = [entry for entry, held in both if held]
                 table["train"] = [entry for entry, held in both if not held]
+
+    @property
+    def _is_csv(self) -> bool:
+        return self.file.suffix.lower() not in _JSONL
+
+    def _refuse_unknown(self, unknown: Sequence[str], line: int, absent: Sequence[str]) -> None:
+        """Raises UserError for columns that nothing describes, and names the tasks that have none."""
+        name = unknown[0]
+        without = f", and the table has no column for {', '.join(absent)}" if absent else ""
+        near = closest(name, absent or self.columns)
+        raise UserError(f"manifest: {self.file}, line {line} has a column '{name}' that data.tasks does not describe"
+                        f"{near}{without}: describe it under that name, or leave it out with --data.tasks "
+                        f"'{{{name}: null}}' beside the others")
 
     def _check_files(self) -> None:
         """Raises UserError for files that are named and missing."""
@@ -228,7 +246,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"manifest: the table {path} cannot be read ({error}): give a CSV or JSONL file") from error
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
+    if path.suffix.lower() in _JSONL:
         for line, content in enumerate(text.split("\n"), 1):
             if not content.strip():
                 continue
@@ -240,7 +258,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"manifest: {path}, line {line} is not an object {{…}}")
             yield line, row
         return
-    reader = csv.DictReader(io.StringIO(text), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text), restkey="", restval="", delimiter=_separator(text), strict=True)
     try:
         names = reader.fieldnames or []
         if len(set(names)) < len(names) or "image" not in names:
@@ -250,6 +268,15 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if "" in row:
                 raise UserError(f"manifest: {path}, line {reader.line_num} has more cells than the {len(names)} "
                                 "columns")
-            yield reader.line_num, {name: cell.strip() for name, cell in row.items() if cell is not None}
+            yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
     except csv.Error as error:
         raise UserError(f"manifest: {path}, line {reader.line_num}: {error}") from error
+
+
+def _separator(text: str) -> str:
+    """What stands between the cells: a comma, or a semicolon or tab where only that makes a column ``image``."""
+    first = text.split("\n", 1)[0].strip()
+    for separator in ",;\t":
+        if "image" in [name.strip('" ') for name in first.split(separator)]:
+            return separator
+    return ","

@@ -403,10 +403,27 @@ HEAD = "image,split,semseg,kind,facts,spot\n"
     (HEAD + "a.png,,,cat,,,more\n", ("line 2", "more cells")),
     (HEAD + ",,,cat,,\n", ("line 2", "names no image")),
     ("image,semseg,kind,facts\na.png,,cat,\n", ("no column 'spot'",)),
-    ("image,semseg,kind,facts,spot,deph\na.png,,cat,,,\n", ("column 'deph'",)),
+    ("image,semseg,kind,facts,spot,deph\na.png,,cat,,,\n", ("line 1", "column 'deph'", "'{deph: null}'")),
+    ("image,semseg,kind,facts,spots\na.png,,cat,,\n", ("column 'spots'", "did you mean 'spot'", "no column for spot:")),
 ])
 def test_mistakes_in_a_manifest(table, text, parts):
     refused(lambda: table(text), "manifest", *parts)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_with_other_separators(table, separator):
+    text = HEAD + 'a.png,,m.png,dog,big,"3.5;2"\nb.png,val,,0,"0;?"\n'
+    data = table(text.replace(",", separator))
+    assert data.fingerprint() == table(text).fingerprint() and data.split("train").sizes["spot"] == 1
+    refused(lambda: table((HEAD + "a.png,,m.png,dog,big,3.5;2\n").replace(",", ";")), "line 2", "more cells")
+
+
+def test_columns_that_are_left_out(table):
+    head, row = "image,notes,depth\n", "a.png,far away,\n"
+    data = table(head + row, tasks={"notes": None, "depth": None})
+    assert list(data.labels) == ["depth"]
+    refused(lambda: table(head + row, tasks={"depth": {}}), "line 1", "column 'notes'", "leave it out", "{notes: null}")
+    refused(lambda: table(head + row, tasks={"notes": None}), "data.tasks is empty")
 
 
 @pytest.mark.parametrize(("text", "parts"), [
