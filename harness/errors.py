@@ -14,7 +14,13 @@ class UserError(Exception):
     """
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the nearest of ``names``, or an empty string."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+def closest(name: str, names: Iterable[str], least: float = 0.5) -> str:
+    """``" (did you mean 'x'?)"`` for the nearest of ``names``, or an empty string.
+
+    Args:
+        name: what was given.
+        names: what there is.
+        least: of the likeness of two names, from 0 to 1.
+    """
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=least)
     return f" (did you mean '{near[0]}'?)" if near else ""

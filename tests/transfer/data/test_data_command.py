@@ -15,7 +15,7 @@ import yaml
 from accelerate import Accelerator
 from PIL import Image
 
-from scenes.export import export
+from scenes.export import LAYOUTS, export
 from transfer.data import DATASETS
 from transfer.engine import Transfer
 
@@ -54,10 +54,21 @@ def test_what_is_missing_is_named(programs):
     (("check", "nyud", ".", "--options", "{val_cont: 3}"), "did you mean 'val_count'"),
     (("check", "nyud", ".", "--options", "{"), "not YAML"),
     (("where", "nothing"), "unknown data set"),
-    (("export-scenes", "--as", "nothing", "x"), "unknown layout"),
+    (("export-scenes", "--as", "nothing", "x"), "unknown layout 'nothing': choose"),
+    (("export-scenes", "--as", "mnist", "x"), "unknown layout 'mnist': choose"),
+    (("export-scenes", "--as", "nyuud", "x"), "did you mean 'nyud'"),
 ])
 def test_mistakes_are_one_line(programs, arguments, message):
     assert message in programs.call(MODULE, *arguments).error
+
+
+def test_layouts_and_their_splits_are_told(programs):
+    done = programs.call(MODULE, "export-scenes", "--help")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert done.code == 0 and ["nyud", "96×128", "train", "8,", "val", "4"] in lines
+    assert {line[0] for line in lines if line} >= set(LAYOUTS.names())
+    done = programs.call(MODULE, "export-scenes", "--as=nyud", "out", "--size", "16", "16", "--train=1", "--test=3")
+    assert done.code == 0 and "layout nyud has no split test (it has train, val): --test is left out" in done.out
 
 
 def test_where_and_list(programs):
