@@ -60,8 +60,10 @@ def main() -> int:
     import torch
 
     from transfer.prediction.predictor import Predictor
-    from transfer.prediction.run import load_run
+    from transfer.prediction.run import check_tasks, load_run
+    from transfer.results import read_results, run_folder
 
+    check_tasks(arguments.tasks or (), read_results(run_folder(arguments.run))["metrics"])
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -102,8 +104,8 @@ def predict(predictor: Any, sources: Any, arguments: argparse.Namespace) -> int:
     with progress(len(sources), description="predict") as bar:
         try:
             for pictures, images in _batches(readable(), arguments.batch_size):
-                for picture, image, arrays in zip(pictures, images, predictor(images), strict=True):
-                    writer.add(picture, image, arrays)
+                for picture, image, found in zip(pictures, images, predictor.found(images), strict=True):
+                    writer.add(picture, image, found.arrays, found.scores)
                 done += len(images)
                 bar.update(len(images))
         finally:

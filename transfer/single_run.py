@@ -43,7 +43,8 @@ def run_single(config: TransferConfig, world: Accelerator, description: str = "t
     from transfer.backbone_export import write_backbone
     from transfer.classifiers.initialise import begin_classifiers
     from transfer.engine import Transfer
-    from transfer.report import draw_panels, write_transfer_report
+    from transfer.report import write_transfer_report
+    from transfer.report_panels import draw_panels
     from transfer.results import collect_results, compare_with
     from transfer.single_task_start import load_single_tasks, single_task_checkpoints
 

@@ -48,7 +48,7 @@ class Series:
 
 def series(log: Log, numbers: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
            order: Sequence[str] = ()) -> Series | None:
-    """What ``numbers`` finds in the lines of the log; None where that is nothing.
+    """What ``numbers`` finds in the lines of the log; None where that is less than two steps.
 
     Args:
         log: the lines.
@@ -60,7 +60,7 @@ def series(log: Log, numbers: Callable[[Mapping[str, Any]], Mapping[str, Any] | 
     names = sorted(dict.fromkeys(name for _, values in found for name in values),
                    key=lambda name: places.get(name.split("+")[0], len(places)))
     table = np.array([[_number(values.get(name)) for name in names] for _, values in found], dtype=float)
-    if not np.isfinite(table).any():
+    if not found or np.isfinite(table).any(1).sum() < 2:
         return None
     return Series(names, np.array([step for step, _ in found]), table)
 

@@ -118,7 +118,9 @@ def _cost_columns(groups: Sequence[Sequence[Result]]) -> list[Column]:
         column("MACs vs ST [%]", "macs", 1, 0, of="relative", signed=True, spread=False),
         column("Time [min]", "train_seconds", 1 / 60, 1),
     ]
-    return [column for column in columns if any(column.values)]
+    compared = any(result.get("single_task") or result.get("architecture") == "single_task"
+                   for group in groups for result in group)
+    return [column for column in columns if any(column.values) and (compared or "vs ST" not in column.heading)]
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:

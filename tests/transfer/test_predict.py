@@ -158,6 +158,9 @@ def test_files(programs, folder, tmp_path):
         assert np.abs(np.array(stored) / 255 - np.load(out / "edge" / "a_png.npy")).max() <= 2e-3 + 1e-6
     said = json.loads((out / "images.json").read_text())
     assert set(said) == {"a_png", "a_jpg", "deep/c"} and said["a_png"]["scene"]["caption"]
+    scores = said["a_png"]["scene"]["scores"]
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-4) and len(scores) > 2
+    assert max(scores, key=scores.get) == said["a_png"]["scene"]["caption"]
     assert json.loads((out / "tasks.json").read_text())["semseg"]["classes"][0] == "wall"
     for name in said:
         with Image.open(out / "panels" / f"{name}.png") as page:
@@ -254,6 +257,39 @@ def test_a_model_file_that_cannot_be_written_is_refused_before_images_are_predic
 ])
 def test_mistakes_are_named(programs, folder, options, message):
     assert message in programs.call("transfer.predict", "--run", str(folder), *options).error
+
+
+def test_names_of_tasks_are_checked_before_anything_is_loaded(programs, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer.prediction.run.load_run", lambda *_: pytest.fail("loaded"))
+    Image.fromarray(picture(8, 8)).save(tmp_path / "a.png")
+    error = programs.call("transfer.predict", "--run", str(folder), "a.png", "--tasks", "depth", "sems").error
+    assert error.startswith("the run has no task 'sems'") and "semseg" in error
+
+
+def test_what_is_no_image(tmp_path):
+    from transfer.prediction.sources import Sources
+
+    for name in ("run.yaml", "broken.jpg"):
+        (tmp_path / name).write_text("name: run\n")
+        with pytest.raises(UserError, match=f"{name}: no image, film or folder$"):
+            Sources([str(tmp_path / name)])
+    Image.fromarray(picture(8, 8)).save(tmp_path / "a.png")
+    names = [str(tmp_path / name) for name in ("a.png", "run.yaml", "broken.jpg")]
+    sources = Sources(names)
+    assert [one.name for one in sources] == ["a"] and len(sources.failed) == 2
+    with pytest.raises(UserError, match="no image, film or folder .nor is the other one.$"):
+        Sources(names[1:])
+
+
+def test_probabilities_of_image_tasks():
+    from transfer.tasks import build_task
+
+    logits = torch.tensor([0.0, 2.0, -1.0])
+    for kind, expected in (("classification", logits.softmax(0)), ("scene", logits.softmax(0)),
+                           ("attributes", logits.sigmoid())):
+        scores = build_task(kind, "it", ("a", "b", "c")).scores(logits)
+        assert list(scores) == ["a", "b", "c"] and list(scores.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert build_task("semseg", "it", ("a", "b")).scores(torch.zeros(2, 4, 4)) == {}
 
 
 def test_a_run_that_is_not_there(programs):

@@ -72,7 +72,8 @@ def test_few_and_many_tasks_are_drawn_on_one_page(tmp_path, count, steps, missin
 
 @pytest.mark.parametrize("count", [1, 300])
 def test_any_number_of_tasks(tmp_path, count):
-    lines = [{"step": 1, "weights": dict.fromkeys(names(count), 1.0)}]
+    lines = [{"step": step, "weights": dict.fromkeys(names(count), 1.0)} for step in (1, 2)]
+    assert figures.draw_weights(lines[:1], tmp_path) is None  # a single point is no figure
     assert max(size(figures.draw_weights(lines, tmp_path))) < 1800
 
 
@@ -86,7 +87,9 @@ def test_many_tasks_have_no_lines_of_their_own(tmp_path, monkeypatch, unwritten)
 
 
 def test_only_what_the_log_has(tmp_path, unwritten):
-    plain = [{"step": 1, "loss": 1.0, "loss_a": 1.0, "lr": 0.1}, {"step": 1, "val": {"a": {"accuracy": 3.0}}}]
+    plain = [{"step": 1, "loss": 1.0, "loss_a": 1.0, "lr": 0.1}, {"step": 1, "val": {"a": {"accuracy": 3.0}}},
+             {"step": 2, "loss": 0.5, "loss_a": 0.5, "lr": 0.1}]
+    assert figures.draw_losses(plain[:2], tmp_path) is None
     assert list(figures.draw_strategy(plain, tmp_path)) == [] and figures.draw_losses(plain, tmp_path) is not None
     assert list(figures.draw_strategy([], tmp_path)) == [] and figures.draw_losses([], tmp_path) is None
     assert figures.strategy_measures(plain) == figures.strategy_measures([]) == {}
@@ -99,14 +102,14 @@ def test_only_what_the_log_has(tmp_path, unwritten):
 def test_a_field_may_be_missing(tmp_path, key, unwritten):
     lines = [{name: value for name, value in line.items() if name != key} for line in log(names(3), 4)]
     assert len(list(figures.draw_strategy(lines, tmp_path))) >= 4
-    lines[1] = log(names(3), 2)[1]  # and be there in a single step
+    lines[1:3] = log(names(3), 3)[1:3]  # and be there in two steps
     assert len(list(figures.draw_strategy(lines, tmp_path))) == 5
 
 
 def test_what_is_not_finite_is_no_value(tmp_path, unwritten):
     """As a run writes it: NaN, which comes back as None."""
-    lines = [{"step": 1, "loss_a": math.nan, "weights": {"a": math.nan, "b": 1.0}, "gradient_norm": {"a": math.nan},
-              "distance_ratio": math.nan, "covered_distance": 0.0, "shortest_path": 0.0}]
+    lines = [{"step": step, "loss_a": math.nan, "weights": {"a": math.nan, "b": 1.0}, "gradient_norm": {"a": math.nan},
+              "distance_ratio": math.nan, "covered_distance": 0.0, "shortest_path": 0.0} for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     back = read_metrics(tmp_path)
     assert figures.draw_losses(back, tmp_path) is None

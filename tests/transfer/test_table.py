@@ -115,6 +115,27 @@ def test_mistakes_are_named():
         build_table([result("a"), other])
 
 
+def test_costs_are_relative_only_where_something_is_compared():
+    relative = {"parameters": -40.0, "macs": 0.0}
+    alone = build_table([result("baseline", relative=relative)])
+    beside = [build_table([result("single_task"), result("baseline", relative=relative)]),
+              build_table([result("baseline", relative=relative, single_task={"semseg": {"mIoU": 39.0}})])]
+    assert "vs ST" not in alone.markdown() and all("Params vs ST [%]" in table.markdown() for table in beside)
+
+
+def test_a_page_turns_a_table_that_is_too_wide_for_it():
+    from transfer.report import table_section
+
+    def made(count: int, rows: int) -> Table:
+        columns = [Column(f"task{i} mIoU [%] ↑", [[float(row)] for row in range(rows)], 2, True) for i in range(count)]
+        return Table(("Model",), [(f"m{row}",) for row in range(rows)], columns)
+
+    narrow, wide, tall = (table_section("Result", made(*size)) for size in ((3, 2), (9, 2), (9, 12)))
+    assert list(narrow.header) == ["Model", *(f"task{i} mIoU [%] ↑" for i in range(3))]
+    assert list(wide.header) == ["Model", "m0", "m1"] and len(wide.rows) == 9 and wide.text == ["* the best of its row"]
+    assert len(tall.header) == 10
+
+
 def test_a_turned_table_has_its_rows_as_columns():
     numbers = [Column("a ↑", [[1.0], [2.0]], 1, True), Column("b", [[3.0], []], 1), Column("c", [[5.0], [6.0]], 0)]
     plain, turned = (Table(("Run", "Kind"), [("x", "k"), ("y", "l")], numbers, turned) for turned in (False, True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +12,24 @@ from torch import Tensor
 
 from harness.errors import UserError
 from mtl_heads.dry_run import input_channels
-from transfer.prediction.run import TrainedRun
+from transfer.prediction.run import TrainedRun, check_tasks
 from transfer.prediction.views import Views
 from transfer.transforms import Size, as_size, resize_image
 
 _MULTIPLE = 32
+
+
+@dataclass
+class Found:
+    """What is predicted of an image.
+
+    Attributes:
+        arrays: like a target, by task.
+        scores: probabilities by class or attribute, of image tasks that have them.
+    """
+
+    arrays: dict[str, np.ndarray]
+    scores: dict[str, dict[str, float]]
 
 
 class Predictor:
@@ -37,9 +51,7 @@ class Predictor:
 
     def __init__(self, run: TrainedRun, flip: bool = False, scales: Sequence[float] = (1.0,),
                  size: Size | None = None, tasks: Sequence[str] | None = None) -> None:
-        for name in tasks or ():
-            if name not in run.tasks:
-                raise UserError(f"the run has no task '{name}': it has {', '.join(run.tasks)}")
+        check_tasks(tasks or (), run.tasks)
         self.run, self.network = run, run.network
         self.tasks = {name: run.tasks[name] for name in tasks or run.tasks}
         wanted = run.config.evaluation.size if size is None else size
@@ -58,11 +70,17 @@ class Predictor:
         Returns:
             For each image an array like a target by task; of dense tasks at the image's own height and width.
         """
+        return [found.arrays for found in self.found(images)]
+
+    @torch.inference_mode()
+    def found(self, images: Sequence[np.ndarray]) -> list[Found]:
+        """The same, with the probabilities of image tasks."""
         size = images[0].shape[:2]
         predictions = self.predictions(self.batch(images))
         sized = {name: self.tasks[name].resized(value, size) if self.tasks[name].dense else value
                  for name, value in predictions.items()}
-        return [{name: self.tasks[name].from_prediction(value[i]) for name, value in sized.items()}
+        return [Found({name: self.tasks[name].from_prediction(value[i]) for name, value in sized.items()},
+                      {name: scores for name, value in sized.items() if (scores := self.tasks[name].scores(value[i]))})
                 for i in range(len(images))]
 
     def batch(self, images: Sequence[np.ndarray]) -> Tensor:

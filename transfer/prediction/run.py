@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from harness.checkpoint import load_file
 from harness.config import load
-from harness.errors import UserError
+from harness.errors import UserError, closest
 from transfer.config import TransferConfig
 from transfer.data.base import DataSet, Label, Split
 from transfer.engine import FORMAT, tasks_of
@@ -35,6 +35,13 @@ class TrainedRun:
     config: TransferConfig
     tasks: dict[str, Task]
     network: Network
+
+
+def check_tasks(wanted: Iterable[str], known: Collection[str]) -> None:
+    """Raises :class:`UserError` for a task that a run has not."""
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"the run has no task '{name}'{closest(name, known)}: it has {', '.join(known)}")
 
 
 class RecordedLabels(DataSet):

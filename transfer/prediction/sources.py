@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from harness.errors import UserError
 from harness.images import IMAGE_SUFFIXES, UnreadableImage, image_files, read_image
 from transfer.prediction.video import VIDEO_SUFFIXES, Video
+
+_NOTHING = "no image, film or folder"
 
 
 @dataclass
@@ -33,7 +37,14 @@ class Picture:
 
     def read(self) -> np.ndarray:
         """The pixels, uint8 ``[H, W, 3]``. Raises :class:`UnreadableImage`."""
-        return self.frame if self.frame is not None else read_image(self.path)
+        if self.frame is not None:
+            return self.frame
+        try:
+            return read_image(self.path)
+        except UnreadableImage as error:
+            if isinstance(error.__cause__, UnidentifiedImageError):
+                raise UnreadableImage(error.source, "not an image") from error
+            raise
 
 
 class Sources:
@@ -66,8 +77,13 @@ class Sources:
                 raise UserError(f"{given}: there is no such file or folder")
             elif path.suffix.lower() in VIDEO_SUFFIXES and not _is_still(path):
                 self._videos.append(path)
-            else:
+            elif _is_image(path):
                 self._images.append((path.name, path))
+            else:
+                self.failed.append(f"{given}: {_NOTHING}")
+        if self.failed and not self._images and not self._videos:
+            more = f" (nor {'is the other one' if len(paths) == 2 else f'are the other {len(paths) - 1}'})"
+            raise UserError(self.failed[0] + more * (len(paths) > 1))
         self._names = _unique([name for name, _ in self._images] + [path.name for path in self._videos])
 
     def __len__(self) -> int:
@@ -91,6 +107,21 @@ class Sources:
                         yield Picture(f"{name}/{number:06d}", f"{path}, frame {number}", frame=frame, video=film)
             except UnreadableImage as error:
                 self.failed.append(f"{error.source}: {error.reason}")
+
+
+def _is_image(path: Path) -> bool:
+    """Whether its first bytes are those of an image; an image that is damaged later is one too."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path):
+                return True
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # said when its turn comes
+        return True
 
 
 def _is_still(path: Path) -> bool:

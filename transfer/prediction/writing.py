@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -39,19 +40,22 @@ class Writer:
                         "classes": list(task.classes), "dense": task.dense} for name, task in self.tasks.items()}
         write_text(folder / "tasks.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
-    def add(self, picture: Picture, image: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    def add(self, picture: Picture, image: np.ndarray, arrays: Mapping[str, np.ndarray],
+            scores: Mapping[str, Mapping[str, float]] = MappingProxyType({})) -> None:
         """Write what is predicted of one picture.
 
         Args:
             picture: which one.
             image: its pixels.
             arrays: predictions by task.
+            scores: probabilities by class or attribute, of image tasks that have them.
         """
         said: dict[str, Any] = {"source": picture.source}
         for name, array in arrays.items():
             task = self.tasks[name]
             if not task.dense:
-                said[name] = {"caption": task.caption(array), "value": array.tolist()}
+                said[name] = {"caption": task.caption(array), "value": array.tolist(),
+                              **({"scores": dict(scores[name])} if name in scores else {})}
                 continue
             if "png" in self.formats:
                 self._image(self.folder / name / f"{picture.name}.png", task.stored(array))

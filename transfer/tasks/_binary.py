@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from transfer.tasks._losses import count
-from transfer.tasks._pictures import gray
+from transfer.tasks._pictures import Scale, gray
 from transfer.tasks.base import Task
 
 
@@ -25,6 +25,9 @@ class BinaryMap(Task):
 
     def from_prediction(self, prediction: Tensor) -> np.ndarray:
         return prediction[0].float().sigmoid().to("cpu").numpy()
+
+    def scale(self, array: np.ndarray) -> Scale:
+        return Scale(0.0, 1.0, colors="gray")
 
     def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
         return gray(np.where(array == self.ignored, 0.5, array))

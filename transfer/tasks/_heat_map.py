@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from transfer.tasks._losses import count, full_precision, per_label
-from transfer.tasks._pictures import ramp
+from transfer.tasks._pictures import Scale, ramp
 from transfer.tasks.base import Task
 
 
@@ -45,7 +45,11 @@ class HeatMap(Task):
         """Values of 0 to 1 as 0 to 255."""
         return Image.fromarray((np.clip(array, 0, 1) * 255).round().astype(np.uint8))
 
+    def scale(self, array: np.ndarray) -> Scale:
+        return Scale(0.0, 1.0, colors="magma")
+
     def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
-        drawn = ramp(array, 0, 1, "magma")
+        scale = self.scale(array)
+        drawn = ramp(array, scale.low, scale.high, scale.colors)
         drawn[array == self.ignored] = 128
         return drawn

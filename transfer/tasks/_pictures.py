@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import colorsys
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the colours of continuous values are to be read.
+
+    Attributes:
+        low: the value of the first colour.
+        high: the value of the last colour.
+        unit: of both.
+        colors: name of the colour map (matplotlib's).
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+    colors: str = "viridis"
 
 
 @lru_cache

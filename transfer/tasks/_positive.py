@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from transfer.tasks._losses import count, full_precision, per_label
-from transfer.tasks._pictures import ramp
+from transfer.tasks._pictures import Scale, ramp
 from transfer.tasks.base import Task
 
 
@@ -47,20 +47,13 @@ class PositiveMap(Task):
         """Values times :attr:`stored_scale`, 16 bits; what a file cannot hold is clipped."""
         return Image.fromarray(np.clip(np.rint(array * self.stored_scale), 0, 65535).astype(np.uint16))
 
-    def legend(self, array: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
-        """The least and the greatest value."""
+    def scale(self, array: np.ndarray) -> Scale:
         known = array[array > 0]
-        if not known.size:
-            return []
-        ends = np.array([[known.min(), known.max()]])
-        colors = ramp(ends, *ends[0])[0].tolist()
-        words = [f"{value:.3g} {self.unit}".strip() for value in ends[0]]
-        return [(word, tuple(color)) for word, color in zip(words, colors, strict=True)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        return Scale(low, high, self.unit)
 
     def picture(self, array: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
-        known = array if truth is None else truth
-        known = known[known > 0]
-        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-        drawn = ramp(array, low, high)
+        scale = self.scale(array if truth is None else truth)
+        drawn = ramp(array, scale.low, scale.high, scale.colors)
         drawn[array == 0] = 0
         return drawn

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from harness.errors import UserError, closest
 from harness.registry import Registry
 from transfer.tasks._losses import full_precision
+from transfer.tasks._pictures import Scale
 from transfer.transforms import Geometry
 
 TASKS: Registry[type[Task]] = Registry("task", "transfer.tasks")
@@ -204,6 +205,18 @@ class Task(ABC):
     def legend(self, array: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
         """What the colours of :meth:`picture` mean: words and RGB colours, the most important first."""
         return []
+
+    def scale(self, array: np.ndarray) -> Scale | None:
+        """The range that :meth:`picture` draws a continuous quantity in, beside this truth or alone; else None."""
+        return None
+
+    def scores(self, prediction: Tensor) -> dict[str, float]:
+        """Probabilities by class or attribute of one image's prediction ``[C]``; none for dense tasks and values."""
+        if self.dense or self.family not in ("categorical", "bernoulli"):
+            return {}
+        values = prediction.double()
+        values = values.softmax(0) if self.family == "categorical" else values.sigmoid()
+        return dict(zip(self.classes, (round(value, 6) for value in values.tolist()), strict=True))
 
     def caption(self, array: np.ndarray) -> str:
         """A target or a prediction of an image task in words; empty for dense tasks."""
