@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -40,14 +41,24 @@ def _words(kind: type) -> str:
 
 
 def list_data_sets(kinds: Mapping[str, type]) -> str:
-    """A line for each data set: its name, and its title or what its class says first.
+    """A line for each data set: its name, its title or what its class says first, its splits, what labels it has.
 
     Args:
-        kinds: classes of data sets with an attribute ``about``, by name.
+        kinds: classes of data sets with attributes ``about``, ``splits`` and ``holds``, by name; where splits were
+            published under other names, ``published`` says which.
     """
-    width = max(map(len, kinds))
-    titles = {name: kind.about.title if kind.about else _words(kind).split("\n")[0] for name, kind in kinds.items()}
-    return "\n".join(f"{name.ljust(width)}  {title}" for name, title in titles.items())
+    rows = [(name, kind.about.title if kind.about else re.split(r"[,;:.]", _words(kind))[0], _splits(kind), kind.holds)
+            for name, kind in kinds.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)
+
+
+def _splits(kind: type) -> str:
+    """Splits, with the samples that were published."""
+    counts = kind.about.counts if kind.about else {}
+    published = getattr(kind, "published", None) or {split: split for split in counts or kind.splits}
+    return ", ".join(f"{own} {counts.get(split, '')}".rstrip() for own, split in published.items())
 
 
 def where_to_get(kind: type) -> str:

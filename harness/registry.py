@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,11 +26,13 @@ class Registry(Generic[T]):
     Args:
         kind: what the things are called in messages, for example ``"architecture"``.
         package: dotted name of the package whose modules register them; imported when first needed.
+        besides: modules of it that register nothing, and take long to import.
     """
 
-    def __init__(self, kind: str, package: str | None = None) -> None:
+    def __init__(self, kind: str, package: str | None = None, besides: Sequence[str] = ()) -> None:
         self.kind = kind
         self.package = package
+        self._besides = ("main", *besides)
         self._things: dict[str, T] = {}
         self._resolvers: dict[str, tuple[Callable[[str], T], str]] = {}
         self._resolved: dict[str, T] = {}
@@ -126,7 +128,7 @@ class Registry(Generic[T]):
         self._discovered = True  # before the imports: a module may ask while it is being imported
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_") and module.name != "main":
+            if not module.name.startswith("_") and module.name not in self._besides:
                 importlib.import_module(f"{self.package}.{module.name}")
 
 

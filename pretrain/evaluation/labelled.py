@@ -95,6 +95,7 @@ class Labelled(ABC):
         crop: side of the square in the middle that whole-image features see; None: the whole image.
         mean_per_class: whether the convention of this set is accuracy averaged over classes.
         about: where a published set comes from; None for one that nothing has to be got for.
+        holds: its kinds of labels, in a few words.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -104,6 +105,7 @@ class Labelled(ABC):
     crop: int | None = 224
     mean_per_class: ClassVar[bool] = False
     about: ClassVar[About | None] = None
+    holds: ClassVar[str] = ""
 
     @property
     @abstractmethod

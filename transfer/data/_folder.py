@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from harness.errors import UserError
 from transfer.data._arrays import held_out
 from transfer.data._files import read_colours
 from transfer.data.base import DataSet, Label, Sample, Split
-from transfer.tasks.base import Task
-from transfer.tasks.localization import gaussian_map
 from transfer.transforms import Geometry, Size, as_size
+
+if TYPE_CHECKING:
+    from transfer.tasks.base import Task
 
 Lacking = Literal["refuse", "accept"]
 NAMED = 3
@@ -107,6 +108,8 @@ def draw_point(point: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises:
         UserError: it lies outside.
     """
+    from transfer.tasks.localization import gaussian_map
+
     x, y = map(float, point)
     if not (0 <= x <= width and 0 <= y <= height):
         raise UserError(f"the point ({x:g}, {y:g}) lies outside of an image of {height}×{width}: points are x and y in "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from harness.errors import UserError
 from harness.seeding import numpy_generator
@@ -112,6 +110,9 @@ def resize(images: np.ndarray, side: int) -> np.ndarray:
     """Grey images uint8 ``[N, H, W]`` at another size, bilinear with area weights."""
     if images.shape[1:] == (side, side):
         return images
+    import torch
+    import torch.nn.functional as F
+
     result = np.empty((len(images), side, side), np.uint8)
     for start in range(0, len(images), 4096):  # so that no second set is in memory
         part = torch.from_numpy(images[start : start + 4096])[:, None]

@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from harness.about import About
 from harness.errors import UserError, closest
 from harness.registry import Registry
 from harness.sampling import shuffled
-from transfer.tasks.base import Task, build_task
 
-DATASETS: Registry[type[DataSet]] = Registry("data set", "transfer.data")
+if TYPE_CHECKING:
+    from transfer.tasks.base import Task
+
+# what tells of data sets waits seconds for torch if any file here imports it: tasks are imported where they are made
+DATASETS: Registry[type[DataSet]] = Registry("data set", "transfer.data", besides=("loading", "other_split"))
 
 
 class Sample(TypedDict):
@@ -63,10 +66,12 @@ class DataSet(ABC):
     Attributes:
         splits: names of the splits that it has.
         about: where a published data set comes from.
+        holds: its tasks, in a few words.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     about: ClassVar[About | None] = None
+    holds: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -104,6 +109,8 @@ class DataSet(ABC):
         Raises:
             UserError: a task that the data set has not, twice the same task, or an unknown option.
         """
+        from transfer.tasks.base import build_task
+
         labels, options = self.labels, options or {}
         chosen = list(labels) if names is None else list(names)
         if not chosen:

@@ -45,6 +45,7 @@ class CelebA(FolderData):
         size: side, or height and width, that images are brought to; their own when none.
     """
 
+    holds = "40 attributes, or 8 groups, or one task"
     about = About(
         "CelebA", "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html", "for non-commercial research", """\
 ROOT/

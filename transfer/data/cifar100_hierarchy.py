@@ -30,6 +30,7 @@ class Cifar100Hierarchy(DataSet):
         seed: of that draw.
     """
 
+    holds = "class3, class10, class20, class100"
     about = About(
         "CIFAR-100", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated; cite Krizhevsky (2009)", """\
 ROOT/

@@ -37,6 +37,7 @@ class Cityscapes(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg, instance_center, disparity"
     about = About(
         "Cityscapes", "https://www.cityscapes-dataset.com/downloads/",
         "for non-commercial research, after registration", """\

@@ -30,6 +30,7 @@ class CityscapesNpy(NumberedData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg (or binary tasks), inverse_depth"
     about = About(
         "Cityscapes, preprocessed for MTAN", "https://github.com/lorenmt/mtan",
         "as Cityscapes: for non-commercial research", """\

@@ -38,6 +38,7 @@ class HrfAv(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "vessels, artery_vein, artery, vein"
     about = About(
         "HRF-AV", "https://www5.cs.fau.de/research/data/fundus-images/ (images, vessels) and "
         "https://github.com/rubenhx/av-segmentation (arteries and veins)", 

@@ -57,6 +57,7 @@ class Manifest(DataSet):
         size: side, or height and width, that images and labels are brought to when they are read; their own when none.
     """
 
+    holds = "any"
     about = About("your own data", "docs/data.md, Your own data", "yours", """\
 FILE.csv:    image,split,semseg,depth,kind
              photos/1.jpg,train,masks/1.png,,cat

@@ -6,14 +6,16 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from harness.errors import UserError, closest
 from harness.seeding import derive_seed, numpy_generator
 from transfer.data.base import DATASETS, DataSet, Label, Sample, Split, open_data_set
-from transfer.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transfer.tasks.base import Task
 
 _EXAMPLE = "'[{name: nyud, root: DIR}, {name: scenes, weight: 0.5}]'"
 _KEYS = ("name", "weight", "tasks", "options")
@@ -36,6 +38,8 @@ class Mixture(DataSet):
         weights: what a weight is. ``times``: how many times an epoch each training sample of the set is drawn (0.5:
             every other epoch). ``shares``: the set's part of the samples of an epoch, which is as long as all together.
     """
+
+    holds = "those of several data sets"
 
     def __init__(self, sets: list[dict[str, Any]] | None = None,
                  weights: Literal["times", "shares"] = "times") -> None:

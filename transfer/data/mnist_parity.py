@@ -26,6 +26,7 @@ class MnistParity(DataSet):
         test_count: test images, likewise.
     """
 
+    holds = "even, odd"
     about = About("MNIST", "https://yann.lecun.com/exdb/mnist/", "not stated; cite LeCun et al. (1998)", """\
 ROOT/ (or ROOT/raw, as torchvision unpacks)
   train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)

@@ -27,6 +27,7 @@ class MultiFashion(Pairs):
         test_count: pairs of the test split; all when none.
     """
 
+    holds = "left, right"
     about = About("Fashion-MNIST", "https://github.com/zalandoresearch/fashion-mnist", "MIT", """\
 ROOT/ (or ROOT/raw, as torchvision unpacks)
   train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)

@@ -24,6 +24,7 @@ class MultiMnist(Pairs):
         test_count: pairs of the test split; all when none.
     """
 
+    holds = "left, right"
     about = About("MNIST", "https://yann.lecun.com/exdb/mnist/", "not stated; cite LeCun et al. (1998)", """\
 ROOT/ (or ROOT/raw, as torchvision unpacks)
   train-images-idx3-ubyte, train-labels-idx1-ubyte    (or with .gz)

@@ -37,6 +37,7 @@ class Nyud(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg, depth, normals, edge"
     about = About(
         "NYUD-v2, multi-task version", "https://github.com/SimonVandenhende/Multi-Task-Learning-PyTorch",
         "images and depth for research (Silberman et al., 2012); labels of ASTMT CC BY-NC 4.0", """\

@@ -26,6 +26,7 @@ class Nyuv2Npy(NumberedData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg (or binary tasks), depth, normals"
     about = About(
         "NYUv2, preprocessed for MTAN", "https://github.com/lorenmt/mtan",
         "images and depth for research (Silberman et al., 2012)", """\

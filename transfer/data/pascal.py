@@ -42,6 +42,7 @@ class Pascal(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg, parts, edge, normals, saliency"
     about = About(
         "PASCAL-Context, multi-task version", "https://github.com/facebookresearch/astmt",
         "images as PASCAL VOC (Flickr's terms), labels of PASCAL-Context and PASCAL-Part for research, distilled "

@@ -53,6 +53,7 @@ class Refuge(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "glaucoma, disc, cup, fovea"
     about = About(
         "REFUGE", "https://refuge.grand-challenge.org", "CC BY-NC-ND 4.0, after registration", """\
 ROOT/
@@ -65,6 +66,7 @@ ROOT/
   REFUGE-Test-GT/Disc_Cup_Masks/T0001.bmp, Glaucoma_label_and_Fovea_location.xlsx""",
         {"train": 400, "val": 400, "test": 400})
     image = "{}"
+    published = {"train": "train", "val": "val", "test": "test"}
 
     def __init__(self, root: str | None = None, division: Literal["400/400/400", "800/400"] = "400/400/400",
                  crop: int | None = None, size: int | list[int] | None = None, lacking: Lacking = "refuse") -> None:
@@ -74,7 +76,6 @@ ROOT/
         if crop is not None and crop < 16:
             raise UserError(f"refuge: crop is {crop}: it must be at least 16 pixels")
         self.division, self.crop = division, crop
-        self.published = {"train": "train", "val": "val", "test": "test"}
         self._images = {split: self.listing.folder_of(*places) for split, places in _IMAGES.items()}
         self._labels = {split: self._label_folder(places) for split, places in _LABELS.items()}
         masks = tuple(f"{folder}/Disc_Cup_Masks/{kind}{{stem}}.bmp" for folder in self._labels.values()

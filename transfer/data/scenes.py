@@ -23,6 +23,9 @@ class ScenesData(DataSet):
         root: cache folder; by default the one of the built-in scenes.
     """
 
+    holds = ("semseg, depth, normals, edge, saliency, parts, instance_center, keypoints, inverse_depth, scene, "
+             "attributes")
+
     def __init__(
         self,
         train_count: int = 128,

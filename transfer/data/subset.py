@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import UserError, closest
 from harness.seeding import numpy_generator
 from transfer.data.base import DATASETS, DataSet, Label, Sample, Samples, Split
-from transfer.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transfer.tasks.base import Task
 
 
 @DATASETS.register("subset")
@@ -25,6 +27,8 @@ class Subset(DataSet):
             and of no other task; those of a task that is not trained are left out. By default samples keep all labels.
         options: options of the data set.
     """
+
+    holds = "those of another data set"
 
     def __init__(self, of: str = "scenes", share: float = 0.2, seed: int = 0, turns: list[str] | None = None,
                  options: dict[str, Any] | None = None) -> None:

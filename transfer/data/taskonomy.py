@@ -38,6 +38,7 @@ class Taskonomy(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "scene, semseg, edge, depth, keypoints"
     about = About(
         "Taskonomy, tiny split", "https://github.com/StanfordVL/taskonomy/tree/master/data",
         "its own licence: non-commercial research", """\

@@ -35,6 +35,7 @@ class VocSegmentation(FolderData):
         lacking: refuse a folder where label files are missing, or accept samples without that label.
     """
 
+    holds = "semseg"
     about = About(
         "PASCAL VOC 2012, segmentation", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         "images under Flickr's terms", """\

@@ -23,6 +23,7 @@ class Cars(FileSet):
         root: the folder with ``cars_train``, ``cars_test`` and ``devkit``.
     """
 
+    holds = "class"
     about = About(
         "Stanford Cars", "https://ai.stanford.edu/~jkrause/cars/car_dataset.html", "for research", """\
 ROOT/

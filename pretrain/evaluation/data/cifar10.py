@@ -32,6 +32,7 @@ class Cifar10(Labelled):
         root: the folder with ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, or one of these.
     """
 
+    holds = "class"
     about = About(
         "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html", "none given", """\
 ROOT/cifar-10-batches-py/

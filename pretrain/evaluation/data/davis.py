@@ -29,6 +29,7 @@ class Davis(Labelled):
         sparse: accept videos of which only some frames are annotated, as in other sets of this layout.
     """
 
+    holds = "video"
     about = About(
         "DAVIS 2017", "https://davischallenge.org/davis2017/code.html", "as its page says", """\
 ROOT/DAVIS/ (or ROOT itself)

@@ -30,6 +30,8 @@ class ClassFolders(FileSet):
         test: folder of the images that are measured; ``test`` when none, or ``val`` where that has no class folders.
     """
 
+    holds = "class"
+
     def __init__(self, root: str | None = None, train: str = "train", test: str | None = None) -> None:
         super().__init__(root)
         test = test or next((name for name in ("test", "val") if _folders(self.root / name)), "test")

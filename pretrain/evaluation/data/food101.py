@@ -17,6 +17,7 @@ class Food101(FileSet):
         root: the folder with ``images`` and ``meta``.
     """
 
+    holds = "class"
     about = About(
         "Food-101", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         "images of foodspotting.com, not the publishers' own: for scientific fair use", """\

@@ -22,6 +22,7 @@ class LabelledImageNet(ClassFolders):
         test: folder of the images that are measured.
     """
 
+    holds = "class"
     about = About(
         "ImageNet (ILSVRC 2012)", "https://image-net.org/challenges/LSVRC/2012/",
         "images are their owners'; for non-commercial research and education", """\

@@ -22,6 +22,7 @@ class Pets(FileSet):
         root: the folder with ``images`` and ``annotations``.
     """
 
+    holds = "class"
     about = About(
         "Oxford-IIIT Pet Dataset", "https://www.robots.ox.ac.uk/~vgg/data/pets/", "CC BY-SA 4.0", """\
 ROOT/

@@ -26,6 +26,7 @@ class Places365(FileSet):
         images: ``large``: at least 512 pixels; ``256``: 256×256; the larger ones that are there when none.
     """
 
+    holds = "class"
     about = About(
         "Places365-Standard", "http://places2.csail.mit.edu/download.html",
         "images are their owners'; for non-commercial research and education", """\

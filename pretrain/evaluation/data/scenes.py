@@ -26,6 +26,7 @@ class LabelledScenes(Labelled):
     """
 
     splits = ("train", "val", "test")
+    holds = "class, attributes, mask, video"
     resize = crop = None
 
     def __init__(self, train: int = 512, val: int = 256, test: int = 256, size: int = 128, videos: int = 8,

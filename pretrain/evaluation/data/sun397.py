@@ -21,6 +21,7 @@ class Sun397(FileSet):
         partition: 1 to 10.
     """
 
+    holds = "class"
     about = About(
         "SUN397", "https://vision.princeton.edu/projects/2010/SUN/", "images are their owners'; for research", """\
 ROOT/

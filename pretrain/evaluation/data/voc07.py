@@ -28,6 +28,7 @@ class Voc07(FileSet):
         root: the folder with ``VOCdevkit``, ``VOCdevkit`` itself, or ``VOC2007``.
     """
 
+    holds = "attributes"
     about = About(
         "PASCAL VOC 2007", "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "images under Flickr's terms", """\
 ROOT/VOCdevkit/VOC2007/ (or VOC2007 in ROOT, or ROOT itself)

@@ -24,6 +24,7 @@ class VocSegmentation(FileSet):
         train_list: ``train``: 1464 images; ``trainaug``: 10582, most of them annotated by Hariharan et al., 2011.
     """
 
+    holds = "mask"
     about = About(
         "PASCAL VOC 2012, segmentation", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         "images under Flickr's terms", """\

@@ -8,13 +8,15 @@ import shutil
 import pytest
 from PIL import Image
 
-from pretrain.evaluation.labelled import LABELLED
+from pretrain.evaluation.labelled import KINDS, LABELLED
 
 MODULE = "pretrain.evaluate"
 
 
 def test_where_and_list(programs):
     listed = programs.call(MODULE, "data", "list").out
+    assert "trainval 5011, test 4952" in listed
+    assert all(set(LABELLED.get(name).holds.split(", ")) <= set(KINDS) for name in LABELLED.names())
     for name in LABELLED.names():
         done = programs.call(MODULE, "data", "where", name)
         assert done.code == 0 and name in listed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +57,7 @@ def test_what_is_missing_is_named(programs):
     (("check", "nyud", ".", "--options", "{"), "not YAML"),
     (("where", "nothing"), "unknown data set"),
     (("export-scenes", "--as", "nothing", "x"), "unknown layout 'nothing': choose"),
-    (("export-scenes", "--as", "mnist", "x"), "unknown layout 'mnist': choose"),
+    (("export-scenes", "--as", "emnist", "x"), "unknown layout 'emnist': choose"),
     (("export-scenes", "--as", "nyuud", "x"), "did you mean 'nyud'"),
 ])
 def test_mistakes_are_one_line(programs, arguments, message):
@@ -78,6 +80,24 @@ def test_where_and_list(programs):
         assert done.code == 0 and name in listed
         about = DATASETS.get(name).about
         assert about is None or all(part in done.out for part in (about.url, about.licence, about.tree))
+    lines = listed.splitlines()
+    nyud = next(line for line in lines if line.startswith("nyud "))
+    assert re.search(r"  train 795, test 654 +semseg, depth, normals, edge$", nyud)
+    assert len({line.index(DATASETS.get(name).holds) for name, line in zip(DATASETS.names(), lines, strict=True)}) == 1
+
+
+def test_what_tells_of_data_sets_does_not_wait_for_torch():
+    code = "import sys, transfer.data.__main__ as m; m.DATASETS.names(); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["nyud", "pascal", "cityscapes", "refuge", "taskonomy", "voc_segmentation",
+                                  "scenes", "multimnist", "mnist_parity", "cifar100_hierarchy"])
+def test_listed_tasks_are_those_of_the_data_set(tmp_path, name):
+    kind = DATASETS.get(name)
+    data = kind() if name == "scenes" else kind(root=str(export(name, tmp_path / name, size=(32, 32))))
+    assert set(kind.holds.split(", ")) == set(data.labels)
 
 
 def test_the_built_in_scenes(programs):
