@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from harness.errors import UserError
 from harness.program import run_program
 from transfer.published import Published, published
+from transfer.units import decimals, heading_of, unit_of
+
+_WORDS, _STAR = 4, "*\N{NO-BREAK SPACE}"
+"""Columns of words; a star and its space."""
 
 
 def comparable(results: dict[str, Any]) -> list[tuple[Published, dict[str, dict[str, float]]]]:
@@ -52,15 +59,19 @@ def _closeness(row: Published, results: dict[str, Any]) -> int:
 
 
 def table(results: dict[str, Any], rows: Sequence[tuple[Published, dict[str, dict[str, float]]]]) -> list[list[str]]:
-    """Cells of a table: the run, then published rows; a star where backbone and architecture are the run's."""
+    """Cells of a table: the run, then published rows; a star where backbone and architecture are the run's.
+
+    Figures have the decimals of their unit, which the heading states.
+    """
     columns = list(dict.fromkeys((task, metric) for _, own in rows for task in own for metric in own[task]))
-    header = ["", "backbone", "architecture", "", *(f"{task} {metric}" if task != "*" else f"mean {metric}"
-                                                   for task, metric in columns), "Δ_MTL %"]
+    units = {key: unit_of([results], *key) for key in columns}
+    header = ["", "backbone", "architecture", "", *(f"{task if task != '*' else 'mean'} {heading_of(metric, unit)}"
+                                                   for (task, metric), unit in units.items()), "Δ_MTL [%]"]
     strategy = results.get("strategy") or {}
     said = ", ".join(f"{kind} {name}" for kind, name in strategy.items() if name not in ("equal", "shared", "full"))
 
     def cells(figures: Any) -> list[str]:
-        return [_number(figures(task, metric)) for task, metric in columns]
+        return [_number(figures(*key), f".{decimals(unit)}f") for key, unit in units.items()]
 
     lines = [header, [f"this run ({results['split']})" if results.get("split") else "this run", results["backbone"],
                       results["architecture"], said, *cells(lambda *key: figure_of(results["metrics"], *key)),
@@ -73,15 +84,49 @@ def table(results: dict[str, Any], rows: Sequence[tuple[Published, dict[str, dic
     return lines
 
 
-def _number(value: float | None, form: str = ".4g") -> str:
+def _number(value: float | None, form: str) -> str:
     return "–" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def text(cells: Sequence[Sequence[str]]) -> str:
-    """Cells as aligned text; the first four columns to the left."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) if place < 4 else cell.rjust(width) for place, (cell, width) in
-                               enumerate(zip(row, widths, strict=True))).rstrip() for row in cells)
+def text(cells: Sequence[Sequence[str]], width: int) -> str:
+    """Cells as aligned text of at most ``width`` letters.
+
+    The first four columns stand at the left and are broken into lines, as headings are; where that is not enough,
+    figures are left out from the right, but for the last one, and said to be.
+    """
+    cells, left_out = [[cell.replace("* ", _STAR, 1) for cell in row] for row in cells], []
+    words = list(zip(*cells, strict=True))[:_WORDS]
+    longest = [max(len(word) for cell in column for word in cell.split(" ")) for column in words]
+    while True:  # wide terminals have more room for words, so that rows stay low
+        figures = [max(len(part) for head in [column[0].split()] for part in [*head, *column[1:]])
+                   for column in list(zip(*cells, strict=True))[_WORDS:]]
+        room = width - sum(figures) - 2 * (len(figures) + _WORDS - 1)
+        if room >= sum(longest) + max(0, width // 8 - 10) or len(figures) <= 2:
+            break
+        left_out.insert(0, cells[0][-2])
+        for row in cells:
+            del row[-2]
+    widths = _fitted([max(map(len, column)) for column in words], longest, max(room, 2 * _WORDS))
+    lines = []
+    for number, row in enumerate(cells):
+        parts = [textwrap.wrap(cell, size) or [""] for cell, size in zip(row, widths, strict=False)]
+        parts += [cell.split() if number == 0 else [cell] for cell in row[_WORDS:]]
+        for line in zip_longest(*parts, fillvalue=""):
+            lines.append("  ".join([*(part.ljust(size) for part, size in zip(line, widths, strict=False)),
+                                    *(part.rjust(size) for part, size in zip(line[_WORDS:], figures, strict=True))
+                                    ]).rstrip())
+    if left_out:
+        lines += textwrap.wrap(f"for lack of room without {', '.join(left_out)}", width)
+    return "\n".join(lines).replace(_STAR, "* ")
+
+
+def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of columns, the widest made narrower until all fit; words are broken only where nothing else helps."""
+    widths = list(widths)
+    while sum(widths) > room:
+        wider = [i for i in range(len(widths)) if widths[i] > least[i]] or range(len(widths))
+        widths[max(wider, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def main() -> int:
@@ -106,7 +151,7 @@ def main() -> int:
             raise UserError(f"{name}: no published figures for {results['architecture']} with {results['backbone']} on "
                             f"{results['dataset']}: leave out --same for other set-ups")
         print(f"{results.get('name', name)} on {results['dataset']}")
-        print(text(table(results, same if arguments.same else rows)))
+        print(text(table(results, same if arguments.same else rows), shutil.get_terminal_size((120, 24)).columns))
         if same:
             print("* the run's own backbone and architecture")
         print()

@@ -10,12 +10,13 @@ import yaml
 
 from transfer.data.base import DATASETS
 from transfer.published import published
-from transfer.targets import comparable, figure_of, table
+from transfer.targets import comparable, figure_of, table, text
 from transfer.tasks import build_task
 
 RESULTS = {
     "name": "mine", "dataset": "nyud", "backbone": "hrnet_w18", "architecture": "mti_net", "split": "val",
     "strategy": {"balance": "equal", "schedule": "shared", "partition": "full"}, "delta_mtl": 5.5,
+    "labels": {"semseg": {"task": "semseg"}, "depth": {"task": "depth"}},
     "metrics": {"semseg": {"mIoU": 34.0, "pixel_accuracy": 60.0}, "depth": {"RMSE": 0.63, "d1": None}},
 }
 
@@ -106,9 +107,26 @@ def test_the_nearest_rows_come_first():
     same = [(row.backbone == "hrnet_w18", row.architecture == "mti_net") for row, _ in rows]
     assert same == sorted(same, reverse=True) and set(same) == {(a, b) for a in (True, False) for b in (True, False)}
     lines = table(RESULTS, rows)
-    assert lines[1][4:6] == ["34", "0.63"] and lines[1][-1] == "+5.50" and lines[2][0].startswith("* ")
+    assert lines[0][4:6] == ["semseg mIoU [%]", "depth RMSE [m]"] and lines[1][4:6] == ["34.00", "0.630"]
+    assert lines[1][-1] == "+5.50" and lines[2][0].startswith("* ")
     assert len({len(line) for line in lines}) == 1
     assert not comparable({**RESULTS, "dataset": "scenes"})
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 400])
+def test_no_line_is_wider_than_the_terminal(width):
+    metrics = {"semseg": {"mIoU": 34.0, "pixel_accuracy": 60.0, "mean_accuracy": 40.0},
+               "depth": {"RMSE": 0.63, "abs_rel": 0.2, "d1": 80.0, "d2": 90.0, "d3": 99.0}}
+    results = {**RESULTS, "metrics": metrics}
+    cells = table(results, comparable(results))
+    lines = text(cells, width).splitlines()
+    assert max(map(len, lines)) <= width and (100 < width < 400 or
+                                                  ("for lack of room" in " ".join(lines)) == (width <= 100))
+    assert len(lines) <= 8 * len(cells) and (width < 400 or len(lines) < 3 + len(cells))
+    words = set(" ".join(lines).split())
+    assert {row[-1] for row in cells[1:]} <= words and {"34.00", "Δ_MTL"} <= words  # the first and the last stay
+    if width >= 80:  # no word is broken
+        assert {word for row in cells for cell in row[:4] for word in cell.split()} <= words
 
 
 def test_means_over_all_tasks():
@@ -121,7 +139,7 @@ def test_the_command(programs):
     path = programs.folder / "run" / "results.json"
     path.write_text(json.dumps(RESULTS))
     done = programs.call("transfer.targets", "run")
-    assert done.code == 0 and "Vandenhende 2022, table 5.1a" in done.out and "37.49" in done.out
+    assert done.code == 0 and "Vandenhende" in done.out and "5.1a" in done.out and "37.49" in done.out
     assert len(programs.call("transfer.targets", "run", "--same").out.splitlines()) < len(done.out.splitlines())
     path.write_text(json.dumps({**RESULTS, "dataset": "scenes"}))
     assert "no published figures for data set 'scenes'" in programs.call("transfer.targets", "run").error
