@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import warnings
+from functools import lru_cache
 
 
 def derive_seed(*parts: object) -> int:
@@ -41,6 +44,23 @@ def seed_everything(*parts: object) -> int:
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Data-loading processes where none are asked for: four, or as many as there are cores."""
+    return min(4, available_cores())
+
+
+@lru_cache  # once for each number
+def note_workers(workers: int) -> None:
+    """Say in a line that there are fewer cores than data workers, instead of torch's long warning for each loader."""
+    cores = available_cores()
+    if workers <= cores:
+        return
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    if os.environ.get("RANK", "0") == "0":
+        there = f"{cores} cores are" if cores > 1 else "1 core is"
+        print(f"--workers {workers}: only {there} available, so that as many workers would do", file=sys.stderr)
 
 
 def set_threads(threads: int, processes_here: int = 1) -> int:

@@ -9,6 +9,7 @@ from harness.config import Selection, selection, volatile
 from harness.loop import LoopConfig
 from harness.optimization import LR_SCHEDULES, OptimizerConfig
 from harness.registry import Registry
+from harness.seeding import default_workers
 from pretrain.augmentation import AUGMENTATIONS
 from pretrain.crops import MultiCrop
 from pretrain.neighbors import NEIGHBORS
@@ -107,7 +108,7 @@ class PretrainConfig:
         channels_last: memory layout of images and weights; often faster.
         compile: compile both encoders with torch.compile.
         threads: CPU threads of each process; 0 shares the cores out.
-        workers: data-loading processes of each process.
+        workers: data-loading processes of each process; by default four, or as many as there are cores.
         prefetch: batches that each worker keeps ready.
         probe: kNN accuracy on scenes.
         loop: when to log and save.
@@ -137,7 +138,7 @@ class PretrainConfig:
     channels_last: bool = False
     compile: bool = False
     threads: int = 0
-    workers: int = volatile(4)
+    workers: int = volatile(default_factory=default_workers)
     prefetch: int = volatile(2)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

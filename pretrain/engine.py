@@ -19,7 +19,7 @@ from harness.loop import train
 from harness.progress import progress
 from harness.run import Run
 from harness.sampling import Batches
-from harness.seeding import derive_seed, seed_everything
+from harness.seeding import derive_seed, note_workers, seed_everything
 from harness.world import SharedFlag, main_first
 from pretrain.backbones import create_backbone, try_size, unreached_parameters
 from pretrain.config import PretrainConfig
@@ -176,6 +176,7 @@ class Pretraining:
             UserError: the loss is not finite, or too many images cannot be read.
         """
         config = self.config
+        note_workers(config.workers)
         parallel = {"prefetch_factor": config.prefetch, "persistent_workers": True} if config.workers else {}
         loading = {"collate_fn": collate, "num_workers": config.workers,
                    "worker_init_fn": quiet_worker if config.workers else None,

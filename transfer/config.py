@@ -9,6 +9,7 @@ from harness.config import Selection, selection, volatile
 from harness.loop import LoopConfig
 from harness.optimization import LR_SCHEDULES, OptimizerConfig
 from harness.registry import Registry
+from harness.seeding import default_workers
 from mtl_heads.registry import ARCHITECTURES
 from transfer.classifiers.base import SIMILARITIES, ClassifierConfig
 from transfer.data.base import DATASETS
@@ -93,7 +94,7 @@ class TransferConfig:
         channels_last: memory layout of images and weights; often faster.
         compile: compile the network with torch.compile.
         threads: CPU threads of each process; 0 shares the cores out.
-        workers: data-loading processes of each process.
+        workers: data-loading processes of each process; by default four, or as many as there are cores.
         prefetch: batches that each worker keeps ready.
         evaluation: what is evaluated, and when.
         loop: when to log and save.
@@ -129,7 +130,7 @@ class TransferConfig:
     channels_last: bool = False
     compile: bool = False
     threads: int = 0
-    workers: int = volatile(4)
+    workers: int = volatile(default_factory=default_workers)
     prefetch: int = volatile(2)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

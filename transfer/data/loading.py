@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.errors import UserError
 from harness.interrupts import quiet_worker
-from harness.seeding import numpy_generator
+from harness.seeding import note_workers, numpy_generator
 from transfer.data.base import Sample, Samples, Split
 from transfer.tasks.base import Task
 from transfer.transforms import Augmentation, Size, as_size, resize_image
@@ -102,6 +102,7 @@ def loader_options(tasks: Mapping[str, Task], config: TransferConfig, *, persist
         pin: into memory that a GPU copies from faster.
     """
     workers = config.workers
+    note_workers(workers)
     parallel = {"prefetch_factor": config.prefetch, "persistent_workers": persistent} if workers else {}
     return {"collate_fn": partial(collate, tasks=tasks), "num_workers": workers,
             "worker_init_fn": quiet_worker if workers else None, "pin_memory": pin, **parallel}
