@@ -81,6 +81,7 @@ ROOT/
         masks = tuple(f"{folder}/Disc_Cup_Masks/{kind}{{stem}}.bmp" for folder in self._labels.values()
                       for kind in ("", *(f"{kind}/" for kind in _KINDS)))
         self._without_table: dict[str, str] = {}
+        self._without_row: dict[str, list[str]] = {}
         fovea, glaucoma = self._tables()
         self.fields = {
             "glaucoma": Known(Label("classification", ("healthy", "glaucoma")), glaucoma),
@@ -121,7 +122,10 @@ ROOT/
         return _Cropped(samples, masks, self.crop, size)
 
     def remarks(self) -> list[str]:
-        return super().remarks() + [_no_table(*place) for place in self._without_table.items()]
+        rows = [f"{len(names)} rows of the table of split {split} are missing, with the labels of "
+                f"{' and '.join(_told_by_table(split))}: {some(names)}"
+                for split, names in self._without_row.items() if names]
+        return [*super().remarks(), *(_no_table(*place) for place in self._without_table.items()), *rows]
 
     def _parts_of(self, split: str) -> tuple[str, ...]:
         """The official splits that one is made of."""
@@ -142,16 +146,18 @@ ROOT/
             if file is None:
                 self._without_table[split] = folder
                 continue
-            path = self.root / folder / file
+            path, told = self.root / folder / file, set()
             for row in _rows(path):
                 name = names.get(Path(row["name"]).stem.lower())
                 if name is None:
                     continue
+                told.add(name)
                 point = np.array([_number(row[key], path) for key in ("x", "y")], np.float32)
                 if (point > 0).all():  # where it cannot be seen, the table has 0
                     fovea[name] = point
                 if "label" in row and split != "train":
                     glaucoma[name] = np.int64(_number(row["label"], path) > 0)
+            self._without_row[split] = [name for name in names.values() if name not in told]
         return fovea, glaucoma
 
 

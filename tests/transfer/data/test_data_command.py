@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from PIL import Image
 
 from scenes.export import LAYOUTS, export
-from transfer.data import DATASETS
+from transfer.data import DATASETS, refuge
+from transfer.data._spreadsheet import read_sheet
 from transfer.engine import Transfer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -197,3 +198,12 @@ def test_the_documented_table_is_checked_as_printed(programs, tmp_path):
 def test_mistakes_are_told_in_the_words_of_the_command(programs, arguments, message):
     error = programs.call(MODULE, *arguments).error
     assert message in error and "data." not in error.replace("transfer.data", "")
+
+
+def test_rows_that_a_table_lacks_are_named(programs, tmp_path, monkeypatch):
+    export("refuge", tmp_path / "out", {"train": 2, "val": 2, "test": 2}, (32, 32))
+    assert programs.call(MODULE, "check", "refuge", "out", "--samples=0").code == 0
+    monkeypatch.setattr(refuge, "read_sheet", lambda path: read_sheet(path)[:-1 if "locations" in path.name else None])
+    done = programs.call(MODULE, "check", "refuge", "out", "--samples=0")
+    assert done.code == 1 and "V0002.jpg" in done.out and done.out.splitlines()[-1] == "incomplete"
+    assert "- 1 rows of the table of split val are missing, with the labels of fovea and glaucoma" in done.out
