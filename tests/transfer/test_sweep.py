@@ -42,6 +42,7 @@ def fake(run, val, test, select="last"):
     (run.folder / "results.json").write_text(json.dumps({
         "architecture": run.config.model.name, "metrics": metrics[1], "split": run.config.evaluation.split,
         "primary": {task: PRIMARY[task] for task in run.config.tasks},
+        "labels": {task: {"task": task, "classes": [], "parents": {}} for task in run.config.tasks},
         "higher_is_better": {task: HIGHER[task] for task in run.config.tasks}}))
 
 

@@ -23,15 +23,15 @@ class Subset(DataSet):
         of: name of the data set.
         share: of the training samples, above 0 and at most 1.
         seed: of the draw.
+        options: options of the data set.
         turns: tasks that share the drawn samples out among them: each sample keeps the labels of one of them, in turns,
             and of no other task; those of a task that is not trained are left out. By default samples keep all labels.
-        options: options of the data set.
     """
 
     holds = "those of another data set"
 
-    def __init__(self, of: str = "scenes", share: float = 0.2, seed: int = 0, turns: list[str] | None = None,
-                 options: dict[str, Any] | None = None) -> None:
+    def __init__(self, of: str = "scenes", share: float = 0.2, seed: int = 0,
+                 options: dict[str, Any] | None = None, turns: list[str] | None = None) -> None:
         if of == "subset":
             raise UserError("subset: a share of a share is a smaller share: name the data set itself in of")
         if not 0 < share <= 1:
