@@ -68,6 +68,8 @@ def evaluate(config: Any, folder: Path) -> int:
         if protocol.needs:
             data.require(protocol.needs, name)
     subjects = _subjects(config, any(protocol.backbone for protocol in protocols.values()))
+    kinds = dict.fromkeys(protocol.needs for protocol in protocols.values() if protocol.needs)
+    fingerprints = {kind: data.fingerprint_for(kind) for kind in kinds}  # which may read a folder, so not for each
     made, paths, failed = 0, {}, []
     for subject in [*subjects, None]:  # a backbone is built once for all its protocols, and then let go
         features = Features(subject, config.features, device, config.workers) if subject else None
@@ -76,7 +78,8 @@ def evaluate(config: Any, folder: Path) -> int:
                 continue
             try:
                 paths[name, subject and subject.label], found = _measurement(
-                    config, folder, name, protocol, features, data if protocol.needs else None)
+                    config, folder, name, protocol, features, data if protocol.needs else None,
+                    fingerprints.get(protocol.needs))
             except UserError as error:  # the others are not lost for it
                 failed.append(error)
                 continue
@@ -174,8 +177,8 @@ def _subjects(config: Any, needed: bool) -> list[Any]:
     return subjects
 
 
-def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: Any,
-                 data: Any) -> tuple[Path, bool]:
+def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: Any, data: Any,
+                 fingerprint: str | None) -> tuple[Path, bool]:
     """The file of a measurement, and whether it had to be made; ``features`` and ``data`` where it looks at them."""
     import dataclasses
 
@@ -187,8 +190,7 @@ def _measurement(config: Any, folder: Path, name: str, protocol: Any, features: 
     # not the paths: the content of the weights and of the images counts
     about: dict[str, Any] = {
         "protocol": name, "options": config.tasks[name].options, "seed": config.seed,
-        "data": config.data.name if data else None,
-        "fingerprint": data.fingerprint_for(protocol.needs) if data else None,
+        "data": config.data.name if data else None, "fingerprint": fingerprint,
         "digest": subject.digest if subject else None,
         "features": identity(config.features) if subject else None,
     }

@@ -46,7 +46,7 @@ def main() -> int:
     if config.dry_run:
         for number, step in enumerate(steps):
             if len(steps) > 1:
-                print(f"{'' if number == 0 else chr(10)}# {step.name}, {number + 1} of {len(steps)} jobs")
+                print(f"# {step.name}, {number + 1} of {len(steps)} jobs")
             print(cluster.script(step, "<id of the job before>" if number else None))
         if config.cluster == "slurm":
             print("nothing was submitted; SLURM looks at a script when it is", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -117,7 +118,11 @@ class Labelled(ABC):
         """A short text that changes whenever images or labels do: options, versions, what lies in the folder."""
 
     def fingerprint_for(self, kind: str) -> str:
-        """The same of what a protocol reads that needs a kind of label; :meth:`fingerprint` unless a set can tell."""
+        """The same of what a protocol reads that needs a kind of label; of everything unless a set can tell."""
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> str:
         return self.fingerprint()
 
     def size_for(self, kind: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.errors import UserError, closest
 from harness.seeding import numpy_generator
-from transfer.data.base import DATASETS, DataSet, Label, Sample, Samples, Split
+from transfer.data.base import DATASETS, DataSet, Label, Sample, Samples, Split, open_data_set
 
 if TYPE_CHECKING:
     from transfer.tasks.base import Task
@@ -37,9 +37,9 @@ class Subset(DataSet):
         if not 0 < share <= 1:
             raise UserError(f"subset: share is {share}: it must be above 0 and at most 1")
         try:
-            self.whole: DataSet = DATASETS.get(of)(**(options or {}))
-        except TypeError as error:
-            raise UserError(f"subset: data set '{of}' does not take these options ({error})") from error
+            self.whole = open_data_set(of, options or {})
+        except UserError as error:
+            raise UserError(f"subset: {error}") from error
         self.splits = self.whole.splits
         self.share, self.seed, self.turns = share, seed, tuple(turns or ())
         for task in self.turns:
